@@ -1,0 +1,70 @@
+"""`modelyard`: finds the command that was named and loads only that one."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from modelyard import __version__
+from modelyard.core.errors import DocumentError, ModelyardError
+
+#: Exit statuses: 0 all done, 1 failed, 2 the input was refused, 3 some members failed and the rest went on.
+REFUSED = 2
+
+_COMMANDS = {
+    "init": "Write a starter yard: a pool of real forecasters to run and to change.",
+    "plan": "Show what a yard.yaml would run, and check it; nothing is executed.",
+    "up": "Run a yard.yaml from end to end, or take it up where it was left.",
+    "train": "Plan or run the training commands of an ELPA file.",
+    "integrate": "Build an ELPA policy from validation errors.",
+    "status": "Where the runs of a yard stand.",
+    "logs": "What a step wrote.",
+    "cancel": "Stop a run; it can be taken up again.",
+    "audit": "Check that the yard's journal was not tampered with.",
+}
+
+
+class _Commands(click.Group):
+    """A group whose commands are modules of this package, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"modelyard.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="modelyard")
+def cli() -> None:
+    """Train, prove and ensemble a changing pool of models from one declared file, with evidence."""
+
+
+def main() -> None:
+    """Run the command line; errors of ours are one message, not a traceback."""
+    try:
+        cli()
+    except DocumentError as error:
+        count = len(error.faults)
+        click.echo(f"refused: {count} fault{'s' if count > 1 else ''}", err=True)
+        for fault in error.faults:
+            click.echo(f"  - {fault}", err=True)
+        sys.exit(REFUSED)
+    except ModelyardError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

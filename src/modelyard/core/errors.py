@@ -1,0 +1,93 @@
+"""Every error that modelyard raises on purpose.
+
+    ModelyardError
+    ├── DocumentError         a file the user wrote cannot be accepted: all its faults at once
+    ├── StateError            files of our own that are not as we left them
+    │   ├── JournalError      the journal cannot be appended to or read
+    │   └── ArtifactError     an artifact is missing or is not what its digest says
+    ├── PluginError           an entry point is missing, doubled, or does not load
+    ├── JobError              something about launching commands
+    │   ├── BackendUnreachable  the scheduler does not answer; never a job state
+    │   └── SubmitError       the backend refused a job
+    ├── RunError              something about a run as a whole
+    │   ├── RunNotFound       no such run in this yard
+    │   ├── RunBusy           another process drives this run
+    │   └── RunMismatch       the directory holds a run of something else
+    ├── TableError            predictions, truth or errors that cannot be used
+    └── PolicyError           an ensemble policy that cannot be built, read or executed
+
+A message says what could not be done, the value against what was required, and what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from modelyard.core.faults import Fault
+
+
+class ModelyardError(Exception):
+    """Base of every error raised on purpose; the command line prints it without a traceback."""
+
+
+class DocumentError(ModelyardError):
+    """A file the user wrote cannot be accepted; `faults` holds every reason, in document order."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class StateError(ModelyardError):
+    """Files of our own that are not as we left them."""
+
+
+class JournalError(StateError):
+    """The journal cannot be appended to or read."""
+
+
+class ArtifactError(StateError):
+    """An artifact is missing or is not what its digest says."""
+
+
+class PluginError(ModelyardError):
+    """An entry point is missing, doubled, or does not load."""
+
+
+class JobError(ModelyardError):
+    """Something about launching commands."""
+
+
+class BackendUnreachable(JobError):  # noqa: N818  (the design's word)
+    """The scheduler does not answer. This is an error, never a job state."""
+
+
+class SubmitError(JobError):
+    """The backend refused a job."""
+
+
+class RunError(ModelyardError):
+    """Something about a run as a whole."""
+
+
+class RunNotFound(RunError):  # noqa: N818
+    """No such run in this yard."""
+
+
+class RunBusy(RunError):  # noqa: N818
+    """Another process drives this run."""
+
+
+class RunMismatch(RunError):  # noqa: N818
+    """The directory holds a run of something else."""
+
+
+class TableError(ModelyardError):
+    """Predictions, truth or errors that cannot be used."""
+
+
+class PolicyError(ModelyardError):
+    """An ensemble policy that cannot be built, read or executed."""

@@ -1,0 +1,46 @@
+"""Named places where a test may end this process the hard way.
+
+`MODELYARD_FAILPOINT=runner.after_intent:3` kills the process (SIGKILL, so that nothing cleans up)
+the third time it passes that place. Without the variable a failpoint is one dictionary lookup.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+VARIABLE = "MODELYARD_FAILPOINT"
+
+#: Every failpoint of the package, so that the kill campaign can visit them all.
+NAMES = (
+    "journal.before_write",
+    "journal.before_sync",
+    "journal.after_sync",
+    "runner.after_intent",
+    "runner.after_submit",
+    "runner.before_finished",
+    "runner.after_finished",
+    "local.after_directory",
+    "local.after_spawn",
+    "manifest.before_write",
+    "wrapper.before_claim",
+    "wrapper.after_claim",
+    "wrapper.after_spawn",
+    "wrapper.before_exit_record",
+    "artifacts.before_rename",
+)
+
+_passed: dict[str, int] = {}
+
+
+def failpoint(name: str) -> None:
+    """Die here if the environment says so."""
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
+        return
+    place, _, count = wanted.partition(":")
+    if place != name:
+        return
+    _passed[name] = _passed.get(name, 0) + 1
+    if _passed[name] == int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,223 @@
+"""Faults of a document, and reading a document so that all of them are found at once.
+
+A `Fault` names the file, the key, the offending value and the remedy. A `Section` reads one
+mapping of a document: every accessor returns a usable value of the right type and notes a fault
+where the document's is not, so that a reader goes on to the next key. It does not know what the
+document is for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from modelyard.core.errors import DocumentError
+
+_MISSING = object()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One reason why a document cannot be accepted, or cannot run here.
+
+    `here` marks a fault of this machine (a missing file or program, no disk) rather than of the
+    document: a plan may be drawn with it, but not executed.
+    """
+
+    file: str
+    key: str
+    value: str
+    problem: str
+    remedy: str
+    here: bool = False
+
+    def __str__(self) -> str:
+        place = f"{self.file}: {self.key}" if self.key else self.file
+        shown = f" = {self.value}" if self.value else ""
+        return f"{place}{shown}: {self.problem}; {self.remedy}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Faults:
+    """Collects the faults of one document."""
+
+    file: str
+    found: list[Fault] = field(default_factory=list)
+
+    def add(self, key: str, value: object, problem: str, remedy: str, *, here: bool = False) -> None:
+        """Note a fault; `value` is shown as JSON, shortened, and left out when it is None."""
+        self.found.append(
+            Fault(file=self.file, key=key, value=_shown(value), problem=problem, remedy=remedy, here=here)
+        )
+
+    def raise_if_any(self) -> None:
+        """Raise `DocumentError` with everything found, if anything was."""
+        if self.found:
+            raise DocumentError(self.found)
+
+
+class Section:
+    """One mapping of a document, read key by key; call `close` after the last key."""
+
+    def __init__(self, data: object, *, faults: Faults, path: str = "") -> None:
+        self.faults = faults
+        self.path = path
+        self._read: set[str] = set()
+        if isinstance(data, Mapping):
+            self.data: Mapping[str, Any] = data
+        else:
+            self.data = {}
+            faults.add(path, data, "is not a mapping of keys to values", "write key: value pairs here")
+
+    def key(self, name: str) -> str:
+        """The full dotted path of a key, for messages."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def has(self, name: str) -> bool:
+        """Whether the key stands in the document with a value other than null."""
+        return self.data.get(name) is not None
+
+    def raw(self, name: str, default: object = None) -> Any:
+        """The value as it stands, marked as read."""
+        self._read.add(name)
+        return self.data.get(name, default)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A string that is not empty; without a default the key is required."""
+        value = self._take(name, default)
+        if isinstance(value, str) and value.strip():
+            return value
+        return self._wrong(name, value, "is not a non-empty string", "write a string", default or "")
+
+    def optional_text(self, name: str) -> str | None:
+        """A string, or None where the key is absent or null."""
+        return self.text(name) if self.raw(name) is not None else None
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """true or false; a string such as "false" is a fault, because it would count as true."""
+        value = self._take(name, default)
+        if isinstance(value, bool):
+            return value
+        return self._wrong(name, value, "is not a boolean", "write true or false without quotes", default)
+
+    def integer(self, name: str, default: int | None, *, low: int, high: int | None = None) -> int:
+        """An integer in [low, high]."""
+        value = self._take(name, default)
+        fallback = low if default is None else default
+        if isinstance(value, bool) or not isinstance(value, int):
+            return self._wrong(
+                name, value, "is not an integer", f"write an integer of at least {low}", fallback
+            )
+        if value < low or (high is not None and value > high):
+            upper = "" if high is None else f" and at most {high}"
+            return self._wrong(name, value, "is out of range", f"use at least {low}{upper}", fallback)
+        return value
+
+    def number(self, name: str, default: float | None, *, above: float, below: float = math.inf) -> float:
+        """A finite number strictly between `above` and `below`."""
+        value = self._take(name, default)
+        fallback = above if default is None else default
+        span = f"above {above:g}" + ("" if math.isinf(below) else f" and below {below:g}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return self._wrong(name, value, "is not a number", f"write a number {span}", fallback)
+        try:
+            exact = float(value)
+        except OverflowError:
+            exact = math.inf
+        if not math.isfinite(exact) or not above < exact < below:
+            return self._wrong(name, value, "is out of range", f"use a number {span}", fallback)
+        return exact
+
+    def choice(self, name: str, default: str, options: Iterable[str]) -> str:
+        """One of the given words."""
+        value = self._take(name, default)
+        known = list(options)
+        if isinstance(value, str) and value in known:
+            return value
+        return self._wrong(name, value, "is not known", f"use one of {', '.join(known)}", default)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of strings; absent means empty."""
+        value = self.raw(name)
+        if value is None:
+            return ()
+        if isinstance(value, list) and all(isinstance(item, str) and item for item in value):
+            return tuple(value)
+        return self._wrong(name, value, "is not a list of strings", "write a list of strings", ())
+
+    def scalars(self, name: str) -> dict[str, str | int | float | bool]:
+        """A mapping of names to scalars; absent means empty."""
+        value = self.raw(name)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            return self._wrong(name, value, "is not a mapping", "write name: value pairs", {})
+        kept: dict[str, str | int | float | bool] = {}
+        for key, item in value.items():
+            if isinstance(item, str | int | float | bool):
+                kept[str(key)] = item
+            else:
+                self.faults.add(
+                    f"{self.key(name)}.{key}", item, "is not a scalar", "use a string, a number or a boolean"
+                )
+        return kept
+
+    def sections(self, name: str) -> list[Section]:
+        """A list of mappings; absent means empty."""
+        value = self.raw(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            return self._wrong(name, value, "is not a list", "write a list of mappings", [])
+        return [
+            Section(item, faults=self.faults, path=f"{self.key(name)}[{i}]") for i, item in enumerate(value)
+        ]
+
+    def section(self, name: str) -> Section:
+        """A mapping; absent means empty."""
+        value = self.raw(name)
+        return Section({} if value is None else value, faults=self.faults, path=self.key(name))
+
+    def close(self) -> None:
+        """Note a fault for every key that nobody read, with the nearest known name."""
+        for name in self.data:
+            if name not in self._read:
+                close = difflib.get_close_matches(str(name), sorted(self._read), n=1)
+                advice = (
+                    f"did you mean {close[0]}?" if close else f"known keys: {', '.join(sorted(self._read))}"
+                )
+                self.faults.add(self.key(str(name)), self.data[name], "is an unknown key", advice)
+
+    def rest(self) -> dict[str, Any]:
+        """The keys that nobody read, marked as read: for formats that allow extra fields."""
+        left = {str(k): v for k, v in self.data.items() if k not in self._read}
+        self._read.update(left)
+        return left
+
+    def _take(self, name: str, default: object) -> Any:
+        value = self.raw(name, _MISSING)
+        if value is not _MISSING and not (value is None and default is not None):
+            return value
+        return None if default is None else default
+
+    def _wrong(self, name: str, value: object, problem: str, remedy: str, fallback: T) -> T:
+        if value is None and name not in self.data:
+            self.faults.add(self.key(name), None, "is missing", remedy)
+        else:
+            self.faults.add(self.key(name), value, problem, remedy)
+        return fallback
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError):  # keys that JSON does not know, such as dates; circles
+        text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,1 @@
+"""ELPA policies: built from real errors, executed without look-ahead."""

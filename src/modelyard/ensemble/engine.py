@@ -1,0 +1,272 @@
+"""The streaming runtime: forecasts issued in time order, learnt when their truth arrives.
+
+At every step, `observe` takes the value of now and teaches the rows (now, lead h) that were issued h
+steps ago (delayed feedback, Joulani, György & Szepesvári 2013); then `issue` takes the experts'
+forecasts for the leads 1..H and returns the policy's. Two levels, all leads side by side:
+
+- groups: a mixture of the online experts, and one of the offline experts after calibration;
+- meta: a mixture of every expert as it is, every calibrated offline expert, the two group mixtures
+  and the hard ELPA route (best offline expert around a mutant, best online expert otherwise).
+
+While a mutant is known, the online group and with it the online mixture sleep, and the route turns
+to the offline experts; single experts stay members of the meta level, whose own losses decide, so
+that a false alarm cannot cost more than the meta level's regret. The loss is the absolute one, whose
+slope is the sign of the error: it is what the policy is measured by, and one outlier moves it
+little. The engine does not know times of day, files or policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modelyard.ensemble.amplitude import Amplitude
+from modelyard.ensemble.arrays import decode_into, encode
+from modelyard.ensemble.mutants import Limits, offline_jumps
+from modelyard.ensemble.rules import Bools, Floats, Lesson, add_discounted, make_rule, mixture
+
+_LONG_AGO = -1e9
+_NEVER = np.finfo(float).max  # the score of a member without a scored row
+_FEW = 1e-300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What never changes while an engine runs."""
+
+    method: str
+    beta: float  # memory of scores and of regret, (0, 1]
+    dirty_interval: int  # D, in steps
+    amplitude_window: int  # W, in clean rows
+    horizon: int  # H: leads 1..H
+    online: tuple[str, ...]
+    offline: tuple[str, ...]
+    limits: Limits
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The base experts, the online ones first: the order of every expert axis."""
+        return self.online + self.offline
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """What the meta level mixes, in the order of every member axis."""
+        experts = (f"expert:{name}" for name in self.experts)
+        calibrated = (f"calibrated:{name}" for name in self.offline)
+        return (*experts, *calibrated, "mix:online", "mix:offline", "route")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """One origin's forecasts and how they came about."""
+
+    forecast_h: Floats  # the policy's, NaN where nobody serves
+    member_hm: Floats  # what each member forecasts, NaN where asleep
+    meta_hm: Floats  # weights of the members: a simplex wherever somebody is awake
+    online_hk: Floats  # weights within the online group
+    offline_hk: Floats  # weights within the offline group
+    route_hm: Floats  # what the route takes from each expert and calibrated expert
+    dirty_h: Bools  # a mutant is known: the online group sleeps
+
+    def expert_weights(self) -> Floats:
+        """The share of every base expert in the policy's forecast, `(H, experts)`."""
+        online, offline = self.online_hk.shape[1], self.offline_hk.shape[1]
+        base = online + 2 * offline
+        share = self.meta_hm[:, :base].copy()
+        share += self.meta_hm[:, base + 2, None] * self.route_hm
+        share[:, :online] += self.meta_hm[:, base, None] * self.online_hk
+        share[:, online : online + offline] += share[:, online + offline :]
+        share[:, online : online + offline] += self.meta_hm[:, base + 1, None] * self.offline_hk
+        return share[:, : online + offline]
+
+
+class Aggregator:
+    """One series' state: plain arrays, to and from JSON without loss.
+
+    Columns are slots: first the online group, then the calibrated offline group, then the members
+    of the meta level. Not safe for several threads. Calls alternate: `observe`, `issue`, ...
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._online, self._offline = len(setup.online), len(setup.offline)
+        self._meta = self._online + self._offline  # the first slot of the meta level
+        leads, members = setup.horizon, len(setup.members)
+        slots = self._meta + members
+        sizes = [self._online, self._offline, members]
+        self.rule = make_rule(setup.method, beta=setup.beta, rivals=np.repeat(sizes, sizes))
+        self.amplitude = Amplitude(
+            leads=leads, experts=self._offline, window=setup.amplitude_window, level=setup.limits.level
+        )
+        self._learnt = self.rule.start((leads, slots))
+        self._clock = np.array([0.0, _LONG_AGO, np.nan])  # now, last shock, the newest value
+        self._error = np.zeros((leads, members))  # discounted sum of |e| over scored rows
+        self._rows = np.zeros((leads, members))  # discounted number of scored rows
+        self._counts = np.zeros((2, leads, members))  # rows scored, rows censored
+        self._ahead = np.full(self._offline, np.nan)  # the newest lead-1 offline forecasts
+        self._sent = np.zeros((3, leads, leads, slots))  # forecast, mixture, awake; by origin modulo H
+        self._lead = np.arange(leads)
+        self._derive()
+
+    def observe(self, truth: float) -> None:
+        """Move to the next step, whose value is `truth` (NaN: not observed), and learn from it."""
+        self._clock[0] += 1
+        if np.isfinite(truth):
+            if self.setup.limits.observed(truth - self._clock[2]):
+                self._clock[1] = self._clock[0]
+            self._learn(truth)
+        self._clock[2] = truth
+
+    def issue(self, forecast_hk: Floats) -> Issued:
+        """The policy's forecasts for the leads 1..H.
+
+        Args:
+            forecast_hk: Each expert's newest forecast for now + h known by now, `(H, experts)`, NaN
+                where it serves none.
+        """
+        meta, base = self._meta, self._meta + self._offline
+        sent = self._sent[:, int(self._clock[0]) % self.setup.horizon]
+        forecast, mixed, awake = sent
+        member, served = forecast[:, meta:], awake[:, meta:]
+        member[:, :meta] = forecast_hk
+        member[:, meta:base] = self.amplitude.apply(forecast_hk[:, self._online :])
+        served[:, :base] = np.isfinite(member[:, :base])
+        np.copyto(member[:, :base], 0.0, where=served[:, :base] == 0)
+        dirty = self._dirty(forecast_hk[:, self._online :])
+        online, offline = self._mix_groups(sent, dirty)
+        route = self._route(served[:, :base], dirty)
+        member[:, base + 2] = np.add.reduce(route * member[:, :base], axis=1)
+        served[:, base + 2] = np.logical_or.reduce(route, axis=1)
+        weights = self._mix(sent, meta, meta + base + 3)
+        return Issued(
+            forecast_h=np.where(served[:, base + 2] > 0, mixed[:, meta], np.nan),
+            member_hm=np.where(served > 0, member, np.nan),
+            meta_hm=weights,
+            online_hk=online,
+            offline_hk=offline,
+            route_hm=route,
+            dirty_h=dirty,
+        )
+
+    def standing_weights(self) -> tuple[Floats, Floats, Floats]:
+        """Weights as they stand, were everybody awake who ever was: `(H, online | offline | members)`."""
+        online, meta = self._online, self._meta
+        seen = (self._counts.sum(axis=0) > 0).astype(float)
+        awake = np.concatenate([seen[:, :online], seen[:, meta : meta + self._offline], seen], axis=1)
+        bounds = ((0, online), (online, meta), (meta, awake.shape[1]))
+        nothing = np.zeros_like(awake)
+        online_hk, offline_hk, meta_hm = (
+            mixture(self._log_weights[:, a:b], awake[:, a:b], nothing[:, a:b])[0] for a, b in bounds
+        )
+        return online_hk, offline_hk, meta_hm
+
+    def scores(self) -> Floats:
+        """Bias-corrected discounted mean absolute errors, `(H, members)`; NaN before any row."""
+        return np.where(self._rows > 0, self._score, np.nan)
+
+    def counts(self) -> tuple[Floats, Floats]:
+        """Rows scored and rows censored so far, each `(H, members)`."""
+        return self._counts[0].copy(), self._counts[1].copy()
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything learnt and everything still waiting for its truth, as JSON values."""
+        return {name: encode(array) for name, array in self._arrays().items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from `to_state` of an engine with the same setup, bit for bit.
+
+        Raises:
+            PolicyError: Arrays are missing, unreadable or of another shape.
+        """
+        for name, array in self._arrays().items():
+            decode_into(array, state.get(name), name=name)
+        self.amplitude.refresh()
+        self._derive()
+
+    def _arrays(self) -> dict[str, Floats]:
+        return {
+            "clock": self._clock,
+            "error": self._error,
+            "rows": self._rows,
+            "counts": self._counts,
+            "ahead": self._ahead,
+            "sent": self._sent,
+            "amplitude.recent": self.amplitude.recent,
+            "amplitude.rows": self.amplitude.rows,
+            **{f"rule.{name}": array for name, array in self._learnt.items()},
+        }
+
+    def _derive(self) -> None:
+        """What follows from the arrays and is used at every issue."""
+        self._log_weights = self.rule.log_weights(self._learnt)
+        self._score = np.minimum(self._error / np.maximum(self._rows, _FEW), _NEVER)
+        self._score[self._rows == 0] = _NEVER
+
+    def _dirty(self, offline_hk: Floats) -> Bools:
+        """Leads for which a mutant is known: observed within D steps, or foreseen up to the target."""
+        now, last, _ = self._clock
+        shocked = bool(now - last < self.setup.dirty_interval)
+        if not self._offline:
+            return np.full(self.setup.horizon, shocked)
+        limits = self.setup.limits
+        foreseen = limits.foreseen(offline_jumps(offline_hk, self._ahead, limits.level))
+        self._ahead[:] = offline_hk[0]
+        return np.asarray(np.logical_or.accumulate(foreseen) | shocked)
+
+    def _mix_groups(self, sent: Floats, dirty: Bools) -> tuple[Floats, Floats]:
+        """Fill the slots of both groups and, as members, their mixtures."""
+        online, meta, base = self._online, self._meta, self._meta + self._offline
+        forecast, mixed, awake = sent
+        forecast[:, :online] = forecast[:, meta : meta + online]
+        forecast[:, online:meta] = forecast[:, 2 * meta : meta + base]
+        awake[:, :online] = awake[:, meta : meta + online] * ~dirty[:, None]
+        awake[:, online:meta] = awake[:, 2 * meta : meta + base]
+        weights = []
+        for place, (low, high) in enumerate(((0, online), (online, meta))):
+            weights.append(self._mix(sent, low, high))
+            at = meta + base + place
+            forecast[:, at] = mixed[:, low] if high > low else 0.0
+            awake[:, at] = np.logical_or.reduce(awake[:, low:high], axis=1)
+        return weights[0], weights[1]
+
+    def _mix(self, sent: Floats, low: int, high: int) -> Floats:
+        """Mix the slots low..high and note the mixture beside each of them."""
+        forecast, mixed, awake = sent[:, :, low:high]
+        weights, mean = mixture(self._log_weights[:, low:high], awake, forecast)
+        mixed[...] = mean[:, None]
+        return weights
+
+    def _route(self, served_hm: Floats, dirty: Bools) -> Floats:
+        """The best score within the group that the hard rule turns to; equals share."""
+        online, meta = self._online, self._meta
+        score = np.where(served_hm > 0, self._score[:, : served_hm.shape[1]], np.inf)
+        best_online = np.minimum.reduce(score[:, :online], axis=1, initial=np.inf)
+        best_offline = np.minimum.reduce(score[:, meta:], axis=1, initial=np.inf)
+        turn = (dirty | np.isinf(best_online)) & np.isfinite(best_offline)
+        score[turn, :meta] = np.inf
+        score[~turn, online:] = np.inf
+        best: Floats = np.where(turn, best_offline, best_online)
+        chosen = (score == best[:, None]) & (score < np.inf)
+        return np.asarray(chosen / np.maximum(np.add.reduce(chosen, axis=1, keepdims=True), 1))
+
+    def _learn(self, truth: float) -> None:
+        now, last, _ = self._clock
+        sent = self._sent[:, (int(now) - 1 - self._lead) % self.setup.horizon, self._lead]
+        forecast, mixed, awake = sent
+        clean = (now - last > self.setup.dirty_interval + self._lead).astype(float)
+        error = np.abs(forecast - truth)
+        scored = awake * clean[:, None]
+        regret = np.sign(mixed - truth) * (mixed - forecast) * awake
+        self.rule.learn(self._learnt, Lesson(regret=regret, error=error, scored=scored))
+        meta = self._meta
+        add_discounted(self._error, error[:, meta:], scored[:, meta:], self.setup.beta)
+        add_discounted(self._rows, scored[:, meta:], scored[:, meta:], self.setup.beta)
+        self._counts[0] += scored[:, meta:]
+        self._counts[1] += awake[:, meta:] - scored[:, meta:]
+        if self._offline:
+            own = slice(meta + self._online, 2 * meta)
+            self.amplitude.learn(forecast[:, own], truth, scored[:, own])
+        self._derive()

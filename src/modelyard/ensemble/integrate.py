@@ -1,0 +1,290 @@
+"""Learning a policy from predictions and truth.
+
+The engine is run over every origin before `validation_until`, with the truth that had arrived by
+then, and the policy holds the state it has at that moment: the next call is the first forecast of the
+backtest. Pure functions; reading and writing files is others' work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from modelyard.core.errors import PolicyError
+from modelyard.ensemble.engine import Aggregator, Issued, Setup
+from modelyard.ensemble.matrix import AlignedMatrix, Capability, SeriesMatrix, build_matrix
+from modelyard.ensemble.mutants import Limits, fit_limits
+from modelyard.ensemble.policy import Excluded, Method, Policy, SeriesState, finite
+from modelyard.ensemble.scorecard import (
+    Scorecard,
+    best_of,
+    card_detail,
+    card_ties,
+    inverse_weights,
+    make_card,
+)
+from modelyard.ensemble.settings import AUTO, Settings
+
+BETAS = (0.9, 0.97, 0.99, 0.995, 0.999)  # what "auto" chooses from
+
+
+def integrate_tables(
+    predictions: pd.DataFrame,
+    truth: pd.DataFrame,
+    *,
+    settings: Settings,
+    groups: Mapping[str, str],
+    excluded: Sequence[Excluded],
+    created_at: str,
+) -> Policy:
+    """Learn a policy from the truth before `settings.validation_until`.
+
+    Args:
+        predictions: Columns `model, series, origin, lead, target_time, issued_at, y_pred`.
+        truth: Columns `series, target_time, y`.
+        settings: What the user decided.
+        groups: Model name -> "online" | "offline".
+        excluded: Models that are known to be unusable, with reasons; they are left out of `groups`.
+        created_at: Time stamp of the policy.
+
+    Raises:
+        TableError: The tables are inconsistent.
+        PolicyError: Nothing can be learnt from them.
+    """
+    unusable = {entry.name for entry in excluded}
+    wanted = {name: group for name, group in groups.items() if name not in unusable}
+    known = predictions[pd.to_datetime(predictions["target_time"], utc=True) < settings.validation_until]
+    found = [*excluded, *non_finite(known, list(wanted))]
+    for entry in found:
+        wanted.pop(entry.name, None)
+    matrix = build_matrix(predictions, truth, groups=wanted, horizon=settings.horizon, step_s=settings.step_s)
+    return integrate_matrix(matrix, settings, excluded=found, created_at=created_at)
+
+
+def non_finite(predictions: pd.DataFrame, models: Sequence[str]) -> list[Excluded]:
+    """Of these models, those with a forecast that is not a finite number."""
+    bad = predictions[~np.isfinite(predictions["y_pred"].astype(float))]
+    counts = bad["model"].value_counts()
+    return [
+        Excluded(name=name, reason="non-finite forecasts", rows=int(counts[name]))
+        for name in models
+        if name in counts
+    ]
+
+
+def integrate_matrix(
+    matrix: AlignedMatrix, settings: Settings, *, excluded: Sequence[Excluded], created_at: str
+) -> Policy:
+    """Learn a policy from an aligned matrix; arguments and errors as of `integrate_tables`."""
+    cuts = [matrix.index_of(part, settings.validation_until) for part in matrix.parts]
+    matrix, idle = _without_idle(matrix.until(cuts))
+    if min(cuts) < 2:
+        raise PolicyError(
+            f"validation_until = {settings.validation_until.isoformat()} leaves a series with fewer than two "
+            f"target times to learn from; move it later"
+        )
+    limits = [_limits(matrix, part, settings) for part in matrix.parts]
+    beta, notes = _memory(matrix, limits, settings)
+    settings = replace(settings, beta=beta)
+    engines, cards = [], []
+    for part, own in zip(matrix.parts, limits, strict=True):
+        engine = Aggregator(_setup(matrix, settings, beta, own))
+        last = len(part.truth_t) - 1
+        for _ in replay(engine, part, 0, last):
+            pass
+        engine.observe(float(part.truth_t[last]))
+        engines.append(engine)
+        cards.append(
+            make_card(part, own, beta=beta, dirty_interval=settings.dirty_interval, period=settings.period)
+        )
+    policy = _assemble(matrix, cards, engines, settings, excluded=[*excluded, *idle], created_at=created_at)
+    return replace(policy, warnings=(*notes, *policy.warnings))
+
+
+def replay(engine: Aggregator, part: SeriesMatrix, start: int, stop: int) -> Iterator[tuple[int, Issued]]:
+    """Observe, then issue, at every origin start..stop-1; yields the origin and what was issued."""
+    for origin in range(start, stop):
+        engine.observe(float(part.truth_t[origin]))
+        yield origin, engine.issue(part.origin(origin))
+
+
+def method_of(requested: str) -> Method:
+    """The rule that a request stands for where forecasts exist."""
+    if requested == AUTO:
+        return Method(name="boa", requested=AUTO, reason="forecasts exist, so regret can be measured")
+    return Method(name=requested, requested=requested, reason="as requested")
+
+
+def _without_idle(matrix: AlignedMatrix) -> tuple[AlignedMatrix, list[Excluded]]:
+    """Leave out experts that serve no row; online experts come first."""
+    served = np.zeros(len(matrix.experts), dtype=bool)
+    for part in matrix.parts:
+        served |= np.isfinite(part.forecast_thk[np.isfinite(part.truth_t)]).any(axis=(0, 1))
+    idle = [
+        Excluded(name=name, reason="serves no lead of the policy before validation_until", rows=0)
+        for name, any_row in zip(matrix.experts, served, strict=True)
+        if not any_row
+    ]
+    if not served.any():
+        raise PolicyError(
+            "no expert serves a lead of the policy before validation_until; check leads and times"
+        )
+    order = [
+        k for g in ("online", "offline") for k in np.flatnonzero(served).tolist() if matrix.groups[k] == g
+    ]
+    return matrix.select(order), idle
+
+
+def _limits(matrix: AlignedMatrix, part: SeriesMatrix, settings: Settings) -> Limits:
+    offline = [k for k, group in enumerate(matrix.groups) if group == "offline"]
+    return fit_limits(part.truth_t, part.forecast_thk[:, :, offline], epsilon=settings.mutant_epsilon)
+
+
+def _setup(matrix: AlignedMatrix, settings: Settings, beta: float, limits: Limits) -> Setup:
+    pairs = list(zip(matrix.experts, matrix.groups, strict=True))
+    return Setup(
+        method=method_of(settings.method).name,
+        beta=beta,
+        dirty_interval=settings.dirty_interval,
+        amplitude_window=settings.amplitude_window,
+        horizon=settings.horizon,
+        online=tuple(name for name, group in pairs if group == "online"),
+        offline=tuple(name for name, group in pairs if group == "offline"),
+        limits=limits,
+    )
+
+
+def _memory(
+    matrix: AlignedMatrix, limits: Sequence[Limits], settings: Settings
+) -> tuple[float, tuple[str, ...]]:
+    """The memory asked for, or the one with the least loss on the second half of validation."""
+    if settings.beta is not None:
+        return settings.beta, ()
+    losses = [
+        math.fsum(
+            _validation_loss(part, _setup(matrix, settings, beta, own))
+            for part, own in zip(matrix.parts, limits, strict=True)
+        )
+        for beta in BETAS
+    ]
+    best = BETAS[int(np.argmin(losses))]
+    return best, (f"beta = {best} was chosen from {list(BETAS)} on the second half of the validation period",)
+
+
+def _validation_loss(part: SeriesMatrix, setup: Setup) -> float:
+    """Mean absolute error over the second half, in units of the series' usual step."""
+    rows = len(part.truth_t)
+    errors = []
+    for origin, issued in replay(Aggregator(setup), part, 0, rows - 1):
+        leads = np.arange(max(0, rows // 2 - origin - 1), min(setup.horizon, rows - origin - 1))
+        errors.append(np.abs(issued.forecast_h[leads] - part.truth_t[origin + 1 + leads]))
+    known = np.concatenate(errors)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) / setup.limits.scale if len(known) else 0.0
+
+
+def _assemble(
+    matrix: AlignedMatrix,
+    cards: Sequence[Scorecard],
+    engines: Sequence[Aggregator],
+    settings: Settings,
+    *,
+    excluded: Sequence[Excluded],
+    created_at: str,
+) -> Policy:
+    first = engines[0].setup
+    detail = {name: card_detail(cards, k, seed=settings.seed) for k, name in enumerate(matrix.experts)}
+    scores = {name: entry["mean"] for name, entry in detail.items()}
+    epsilon, source = _epsilon([engine.setup.limits for engine in engines])
+    online, offline, meta = _standing(engines)
+    best = best_of(scores, first.online), best_of(scores, first.offline)
+    columns = range(len(matrix.experts))
+    split = len(first.online)
+    tied = (
+        card_ties(cards, columns[:split], first.online, best=best[0], lead=settings.horizon),
+        card_ties(cards, columns[split:], first.offline, best=best[1], lead=settings.horizon),
+    )
+    return Policy(
+        created_at=created_at,
+        beta=first.beta,
+        dirty_interval=settings.dirty_interval,
+        amplitude_window=settings.amplitude_window,
+        mutant_epsilon=epsilon,
+        mutant_epsilon_source=source,
+        online_models=first.online,
+        offline_models=first.offline,
+        scores=scores,
+        online_weights=dict(zip(first.online, online, strict=True)),
+        offline_weights=dict(zip(first.offline, offline, strict=True)),
+        meta_weights=dict(zip(first.members, meta, strict=True)),
+        best_online_model=best[0],
+        best_offline_model=best[1],
+        best_online_tie_set=tied[0],
+        best_offline_tie_set=tied[1],
+        method=method_of(settings.method),
+        horizon=settings.horizon,
+        period=settings.period,
+        step_s=settings.step_s,
+        seed=settings.seed,
+        validation_until=settings.validation_until.isoformat(),
+        excluded=tuple(excluded),
+        score_detail=detail,
+        capabilities={seen.name: _contract(seen) for seen in matrix.capabilities()},
+        warnings=tuple(_warnings(first, matrix, cards)),
+        series={
+            part.series: SeriesState(
+                limits=engine.setup.limits,
+                scale=finite(card.scale),
+                static_weights=inverse_weights(card.compatible_scores(matrix.experts, first.beta)),
+                state=engine.to_state(),
+            )
+            for part, card, engine in zip(matrix.parts, cards, engines, strict=True)
+        },
+    )
+
+
+def _epsilon(limits: Sequence[Limits]) -> tuple[float | None, dict[str, Any]]:
+    """The foreseen-mutant limit over all series (each runs with its own), and where it is from."""
+    known = [own.jump for own in limits if math.isfinite(own.jump)]
+    conformal = limits[0].jump_kind == "conformal"
+    source = {
+        "kind": limits[0].jump_kind,
+        "alpha": limits[0].alpha if conformal else None,
+        "n": sum(own.jump_rows for own in limits) if conformal else None,
+    }
+    return (float(np.median(known)) if known else None), source
+
+
+def _standing(engines: Sequence[Aggregator]) -> list[list[float]]:
+    """Weights of both groups and of the members, averaged over series and leads."""
+    levels = zip(*(engine.standing_weights() for engine in engines), strict=True)
+    return [np.mean(np.concatenate(level), axis=0).tolist() for level in levels]
+
+
+def _contract(seen: Capability) -> dict[str, Any]:
+    return {
+        "group": seen.group,
+        "leads": list(seen.leads),
+        "share": seen.share,
+        "worst_staleness_s": finite(seen.worst_staleness_s),
+    }
+
+
+def _warnings(setup: Setup, matrix: AlignedMatrix, cards: Sequence[Scorecard]) -> Iterator[str]:
+    if setup.beta < 1.0 and 1.0 / (1.0 - setup.beta) < 2 * setup.horizon:
+        yield (
+            f"beta = {setup.beta} remembers {1.0 / (1.0 - setup.beta):.1f} rows, less than twice the horizon "
+            f"of {setup.horizon}: weights follow noise; use at least {1.0 - 0.5 / setup.horizon:.4g}"
+        )
+    for part, card in zip(matrix.parts, cards, strict=True):
+        if card.censored_share > 0.5:
+            share = f"{card.censored_share:.0%}"
+            yield f"series {part.series}: dirty intervals censor {share} of the validation rows"
+    for seen in matrix.capabilities():
+        if len(seen.leads) < setup.horizon:
+            yield f"{seen.name} ({seen.group}) serves leads {list(seen.leads)} of 1..{setup.horizon}"

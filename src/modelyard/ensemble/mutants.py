@@ -1,0 +1,134 @@
+"""Mutants: sudden changes, foreseen by offline forecasts or observed in the truth.
+
+A mutant is *foreseen* when the offline forecasts jump from one step to the next by more than
+`epsilon` of the series' level; it is known when those forecasts are. It is *observed* when the
+truth jumps: the residual of the persistence forecast, standardised by its median on validation,
+lies beyond a conformal quantile; it is known when the truth is. Both limits are split-conformal
+1 - alpha quantiles (Vovk, Gammerman & Shafer 2005; Lei et al. 2018) of the validation period, and
+frozen. A shock at m makes the rows with m <= t < m + D + h dirty: for h rows the forecast is older
+than the shock, for D more its inputs hold it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelyard.core.errors import PolicyError
+from modelyard.ensemble.rules import Bools, Floats
+
+ALPHA = 0.05  # the share of ordinary steps that a limit may take for mutants
+_SLACK = 1.0 + 1e-9  # a limit is one of the values it was taken from: that one must not exceed it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The frozen rule of one series."""
+
+    level: float  # mean |y| on validation, in units of y
+    jump: float  # a foreseen mutant: relative jump above it
+    jump_kind: str  # "given" | "conformal" | "none", where no offline forecast taught one
+    jump_rows: int  # n behind the quantile
+    scale: float  # median |y_t - y_(t-1)| on validation, in units of y
+    shock: float  # an observed mutant: standardised residual above it
+    shock_rows: int
+    alpha: float
+
+    def foreseen(self, jumps: Floats) -> Bools:
+        """Whether relative jumps of the offline forecasts are mutants."""
+        return np.asarray(jumps > self.jump * _SLACK)
+
+    def observed(self, steps: Floats) -> Bools:
+        """Whether steps y_t - y_(t-1), NaN where unknown, are mutants."""
+        return np.asarray(np.abs(steps) > self.shock * self.scale * _SLACK)
+
+
+def conformal_quantile(values: Floats, alpha: float) -> float:
+    """The split-conformal quantile: exceeded by a fresh exchangeable value with at most alpha.
+
+    It is the ceil((n + 1)(1 - alpha))-th smallest of the finite values, infinite when n is too small
+    to support alpha.
+    """
+    known = np.sort(values[np.isfinite(values)])
+    rank = math.ceil((len(known) + 1) * (1.0 - alpha) - 1e-9)
+    return float(known[rank - 1]) if rank <= len(known) else math.inf
+
+
+def offline_jumps(forecast_hk: Floats, before_k: Floats, level: float) -> Floats:
+    """Mean relative jump of the offline forecasts into each lead.
+
+    Args:
+        forecast_hk: Offline forecasts made at one origin for leads 1..H, `(..., H, experts)`.
+        before_k: Their lead-1 forecasts for the origin itself, `(..., experts)`.
+        level: The series' usual size.
+
+    Returns:
+        `(..., H)`; 0 where no expert served both steps.
+    """
+    path = np.concatenate([before_k[..., None, :], forecast_hk], axis=-2)
+    step = np.abs(path[..., 1:, :] - path[..., :-1, :])
+    known = np.isfinite(step)
+    total = np.where(known, step, 0.0).sum(axis=-1)
+    return np.asarray(total / (level * np.maximum(known.sum(axis=-1), 1)))
+
+
+def fit_limits(
+    truth_t: Floats, forecast_thk: Floats, *, epsilon: float | None, alpha: float = ALPHA
+) -> Limits:
+    """Estimate the limits of one series from its validation period.
+
+    Args:
+        truth_t: Observed values on a regular grid, NaN where missing.
+        forecast_thk: The offline experts' forecasts, `(T, H, experts)`, row = target.
+        epsilon: The user's `mutant_epsilon`; None estimates it.
+        alpha: What share of ordinary steps may exceed a limit.
+
+    Raises:
+        PolicyError: Fewer than two neighbouring observations.
+    """
+    steps = np.abs(np.diff(truth_t))
+    steps = steps[np.isfinite(steps)]
+    if not len(steps):
+        raise PolicyError("cannot fit limits: no two neighbouring observations before validation_until")
+    level = float(np.nanmean(np.abs(truth_t))) or 1.0
+    scale = float(np.median(steps)) or float(np.mean(steps)) or 1.0
+    jumps = _path_jumps(forecast_thk, level)
+    jump, kind = epsilon, "given"
+    if jump is None:
+        jump, kind = conformal_quantile(jumps, alpha), "conformal" if len(jumps) else "none"
+    return Limits(
+        level=level,
+        jump=jump,
+        jump_kind=kind,
+        jump_rows=len(jumps),
+        scale=scale,
+        shock=conformal_quantile(steps / scale, alpha),
+        shock_rows=len(steps),
+        alpha=alpha,
+    )
+
+
+def shocks(truth_t: Floats, limits: Limits) -> Bools:
+    """Which steps are observed mutants, by the truth alone, `(T,)`."""
+    found = np.zeros(len(truth_t), dtype=bool)
+    found[1:] = limits.observed(np.diff(truth_t))
+    return found
+
+
+def dirty_rows(shock_t: Bools, *, leads: int, dirty_interval: int) -> Bools:
+    """Rows `(t, h)` within the dirty interval of a shock: m <= t < m + D + h, `(T, H)`."""
+    steps = np.arange(len(shock_t))
+    last = np.maximum.accumulate(np.where(shock_t, steps, -(10**9)))
+    since = steps - last
+    return np.asarray(since[:, None] < dirty_interval + np.arange(1, leads + 1)[None, :])
+
+
+def _path_jumps(forecast_thk: Floats, level: float) -> Floats:
+    """Every lead-1 jump of the offline forecasts: one value an origin, as each target counts once."""
+    if forecast_thk.shape[2] == 0 or forecast_thk.shape[0] < 2:
+        return np.empty(0)
+    before, after = forecast_thk[:-1, 0, :], forecast_thk[1:, 0, :]
+    served = np.isfinite(before - after).any(axis=-1)
+    return offline_jumps(after[:, None, :], before, level)[served, 0]

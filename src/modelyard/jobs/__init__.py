@@ -1,0 +1,1 @@
+"""Steps, plans, backends and the runner: commands that take time, launched once each."""

@@ -1,0 +1,1 @@
+"""One file a backend, each behind the protocol of `jobs/backend.py`."""

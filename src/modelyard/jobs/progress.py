@@ -1,0 +1,99 @@
+"""Where every step of a plan stands: the record that the runner keeps and that views are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from modelyard.core.journal import Entry
+from modelyard.jobs.job import Job, JobState, report_from
+from modelyard.jobs.plan import Plan
+from modelyard.jobs.step import Step, step_digest
+
+
+class StepStatus(StrEnum):
+    """Where a step stands. SKIPPED means that something it needs did not succeed."""
+
+    WAITING = "WAITING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    SKIPPED = "SKIPPED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the step will not run (again) in this invocation."""
+        return self not in (StepStatus.WAITING, StepStatus.RUNNING)
+
+
+@dataclass(slots=True, kw_only=True)
+class StepProgress:
+    """One step's standing; changed only by the runner."""
+
+    step: Step
+    digest: str
+    status: StepStatus = StepStatus.WAITING
+    jobs: list[Job] = field(default_factory=list)
+    note: str = ""
+    # How many attempts this invocation has used up, and how many were lost through no fault of theirs.
+    tried: int = 0
+    lost: int = 0
+
+    @property
+    def last(self) -> Job | None:
+        """The newest attempt."""
+        return self.jobs[-1] if self.jobs else None
+
+
+class Progress:
+    """The standing of all steps of one run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._by_name = {
+            step.name: StepProgress(step=step, digest=step_digest(step, run_dir=plan.run_dir))
+            for step in plan.steps
+        }
+
+    def __getitem__(self, name: str) -> StepProgress:
+        return self._by_name[name]
+
+    def __iter__(self) -> Iterator[StepProgress]:
+        return iter(self._by_name.values())
+
+    def with_status(self, status: StepStatus) -> list[StepProgress]:
+        """The steps that stand so, in plan order."""
+        return [item for item in self if item.status is status]
+
+    def replay(self, entries: Iterable[Entry]) -> None:
+        """Take over what the journal tells of this run's attempts.
+
+        An attempt at a step that has changed since (another digest) is kept for its number only.
+        """
+        for entry in entries:
+            data = entry.data
+            item = self._by_name.get(data.get("step", ""))
+            if item is None:
+                continue
+            if entry.kind == "job.intent":
+                fields = ("key", "step", "step_digest", "attempt", "backend")
+                item.jobs.append(Job(**{name: data[name] for name in fields}))
+                item.status = StepStatus.WAITING  # whatever an earlier attempt left: it runs again
+            elif entry.kind == "job.finished" and item.jobs:
+                self._finish(item, data["key"], data)
+
+    def open_jobs(self) -> list[tuple[StepProgress, Job]]:
+        """Attempts that were announced and of whose end nothing is known."""
+        return [(item, item.last) for item in self if item.last is not None and not item.last.state.final]
+
+    @staticmethod
+    def _finish(item: StepProgress, key: str, data: Mapping[str, Any]) -> None:
+        for index, job in enumerate(item.jobs):
+            if job.key == key:
+                item.jobs[index] = replace(job, report=report_from(data))
+        last = item.jobs[-1]
+        if last.step_digest == item.digest and last.state is JobState.SUCCEEDED:
+            item.status = StepStatus.SUCCEEDED

@@ -1,0 +1,1 @@
+"""yard.yaml from end to end."""

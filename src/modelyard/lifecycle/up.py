@@ -1,0 +1,174 @@
+"""`up`: a yard.yaml from end to end, resumable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from modelyard.core.errors import DocumentError
+from modelyard.core.faults import Fault, Faults
+from modelyard.jobs.plan import Plan, check_machine
+from modelyard.jobs.progress import Progress
+from modelyard.jobs.runner import Check
+from modelyard.lifecycle.declaration import Declaration, document_digest, read_declaration
+from modelyard.lifecycle.planning import Places, SpecWriter, up_plan
+from modelyard.runs.directory import RunDirectory, create_run
+from modelyard.runs.execution import ExecutionOptions, Observer, Outcome, execute, open_backend
+from modelyard.runs.keeper import ArtifactKeeper
+from modelyard.runs.yard import Yard
+from modelyard.training.manifest import ManifestHead, ManifestWriter
+from modelyard.training.members import make_folders
+
+STARTER = "starter"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A yard.yaml that was read, planned and held against this machine."""
+
+    declaration: Declaration
+    plan: Plan
+    run: str
+    # What this machine lacks; a plan may be shown with these, not executed.
+    lacking: tuple[Fault, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpResult:
+    """What an `up` came to."""
+
+    outcome: Outcome
+    directory: RunDirectory
+    progress: Progress
+    places: Places
+
+
+def prepare_up(path: Path, runs_dir: Path, options: ExecutionOptions, *, fresh: bool = False) -> Prepared:
+    """Read, plan and check a yard.yaml; nothing is written.
+
+    Args:
+        path: The file.
+        runs_dir: The yard's folder of runs; the run is named by the yard and its content.
+        options: Which backend it would run on.
+        fresh: Name a run that does not exist yet.
+
+    Raises:
+        DocumentError: With every fault of the file.
+    """
+    name, digest = document_digest(path)
+    run = f"{name}-{digest.removeprefix('sha256:')[:8]}"
+    if fresh:
+        taken = (f"{run}-{i}" for i in range(2, 10_000) if not (runs_dir / f"{run}-{i}").exists())
+        run = next(taken) if (runs_dir / run).exists() else run
+    run_dir = runs_dir / run
+    declaration = read_declaration(path, run_dir)
+    faults = Faults(file=str(path))
+    plan = up_plan(declaration, faults)
+    backend = open_backend(options, run_dir / "jobs")
+    path_variable = options.environment.get("PATH")
+    check_machine(plan, backend, faults=faults, disk_gib=declaration.disk_gib, path=path_variable)
+    return Prepared(declaration=declaration, plan=plan, run=run, lacking=tuple(faults.found))
+
+
+def up(
+    yard: Yard, prepared: Prepared, options: ExecutionOptions, *, observers: Sequence[Observer] = ()
+) -> UpResult:
+    """Run a prepared yard, or take it up where it was left.
+
+    Raises:
+        DocumentError: This machine lacks something that the plan needs.
+        RunError: Another process drives the run, or its directory holds another plan.
+    """
+    if prepared.lacking:
+        raise DocumentError(prepared.lacking)
+    declaration = prepared.declaration
+    directory = create_run(
+        yard,
+        declaration.scope.run_dir,
+        run=prepared.run,
+        kind="up",
+        source=str(declaration.path.absolute()),
+        plan=prepared.plan,
+    )
+    make_folders(declaration.members, declaration.scope)
+    watching: tuple[Observer, ...] = (
+        _manifest_writer(declaration, directory),
+        SpecWriter(declaration),
+        ArtifactKeeper(yard, prepared.run),
+        *observers,
+    )
+    options = replace(
+        options,
+        continue_on_error=options.continue_on_error or declaration.continue_on_error,
+        checks={**options.checks, **prediction_checks(declaration)},
+        observers=watching,
+    )
+    outcome, progress = execute(yard, directory, options)
+    return UpResult(
+        outcome=outcome,
+        directory=directory,
+        progress=progress,
+        places=Places(run_dir=declaration.scope.run_dir),
+    )
+
+
+def prediction_checks(declaration: Declaration) -> dict[str, Check]:
+    """The output contract of forecasts, by group."""
+    return {
+        f"predictions.{group}": partial(_check_predictions, declaration=declaration, group=group)
+        for group in ("online", "offline")
+    }
+
+
+def headline(places: Places) -> list[dict[str, Any]]:
+    """The rows of the result's table; empty when there is no backtest."""
+    from modelyard.ensemble.report import headline as rows  # pandas and matplotlib load here, not before
+
+    path = places.backtest / "backtest.json"
+    return rows(json.loads(path.read_bytes())) if path.exists() else []
+
+
+def copy_starter(folder: Path) -> list[Path]:
+    """Copy the starter yard; files that are there stay as they are. Gives what was written."""
+    written = []
+    folder.mkdir(parents=True, exist_ok=True)
+    source = resources.files("modelyard.lifecycle") / STARTER
+    for item in sorted(source.iterdir(), key=lambda entry: entry.name):
+        target = folder / item.name
+        if item.is_file() and not target.exists() and not item.name.startswith("__"):
+            with resources.as_file(item) as path:
+                shutil.copyfile(path, target)
+            written.append(target)
+    return written
+
+
+def _check_predictions(path: Path, *, declaration: Declaration, group: str) -> str | None:
+    from modelyard.results.contract import check_predictions  # pyarrow loads here, not before
+
+    truth = Path(declaration.truth)
+    return check_predictions(
+        path,
+        truth=truth if truth.exists() else None,
+        horizon=declaration.horizon,
+        step_s=declaration.step_s,
+        group=group,
+    )
+
+
+def _manifest_writer(declaration: Declaration, directory: RunDirectory) -> ManifestWriter:
+    head = ManifestHead(
+        created_at=directory.record.created_at,
+        run_dir=str(directory.path),
+        dataset=str(declaration.scope.values.get("dataset", "")),
+        horizon=declaration.horizon,
+        period=declaration.period,
+        beta=declaration.ensemble.beta,
+    )
+    paths = [directory.manifest_path]
+    return ManifestWriter(paths, head, declaration.members, declaration.scope, directory.jobs_dir)

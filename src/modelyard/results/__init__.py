@@ -1,0 +1,1 @@
+"""The predictions table and the truth it is held against."""

@@ -1,0 +1,1 @@
+"""The run directory, its lock and lease, and the views that people look at."""

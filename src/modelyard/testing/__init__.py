@@ -1,0 +1,1 @@
+"""Shipped for tests: the kill harness, contract suites, fakes."""

@@ -1,0 +1,1 @@
+"""ELPA training files: a pool's own commands as a plan, and the manifest."""

@@ -1,0 +1,227 @@
+"""Members of a pool: how one model's commands are declared, and the steps that they become.
+
+ELPA's JSON and yard.yaml declare members alike; both are read here. A member's commands are
+templates; `Scope` holds what their placeholders stand for.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelyard.core.faults import Faults, Section
+from modelyard.jobs.command import check_command, fill, render_argv, render_shell
+from modelyard.jobs.step import Output, Resources, Step, is_name
+
+GROUPS = ("online", "offline")
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How a command may behave, whatever it does."""
+
+    resources: Resources = Resources()
+    retries: int = 0
+    backoff_s: float = 1.0
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One model of the pool."""
+
+    name: str
+    group: str
+    enabled: bool = True
+    required: bool = True
+    # Command templates; empty where the member has no such command.
+    train: str = ""
+    predict: str = ""
+    shell: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    # Templates of paths by kind: `model`, `predictions` and whatever else the member leaves.
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = Limits()
+    # Where it stands in its document, for messages.
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Where a document's commands run, and what its placeholders stand for."""
+
+    # Folder of the document: the commands' working directory, and what relative paths start from.
+    folder: Path
+    run_dir: Path
+    values: Mapping[str, Scalar]
+    # Names of `values` that are input files; a command that uses one needs it.
+    datasets: tuple[str, ...]
+
+    def model_dir(self, member: str) -> Path:
+        """Where a member leaves its files."""
+        return self.run_dir / "models" / member
+
+    def of(self, member: str) -> dict[str, Scalar]:
+        """The values as one member sees them."""
+        return {**self.values, "model_dir": str(self.model_dir(member)), "model_name": member}
+
+    def absolute(self, path: str) -> str:
+        """A path of the document, resolved against its folder; URLs stay as they are."""
+        return path if "://" in path else str((self.folder / Path(path).expanduser()).absolute())
+
+
+def read_member(section: Section, *, train_key: str, extra: bool) -> Member:
+    """Read one model of a document, noting every fault.
+
+    Args:
+        section: The model's mapping.
+        train_key: What the document calls the training command (`train_cmd` or `train`).
+        extra: Whether `predict` and named outputs belong to the format.
+    """
+    name = section.text("name")
+    if name and not is_name(name):
+        section.faults.add(
+            section.key("name"), name, "cannot name a folder of the run",
+            "use letters, digits, '.', '_', '-'; begin with a letter or digit",
+        )  # fmt: skip
+    member = Member(
+        name=name,
+        group=section.choice("group", "online", GROUPS),
+        enabled=section.flag("enabled", default=True),
+        required=section.flag("required", default=True),
+        train=section.text(train_key, None if not extra else "")
+        if _has_command(section, train_key, extra)
+        else "",
+        predict=section.text("predict", "") if extra and section.has("predict") else "",
+        shell=section.flag("shell", default=False),
+        env={k: str(v) for k, v in section.scalars("env").items()},
+        secrets=section.texts("secrets"),
+        outputs={k: str(v) for k, v in section.scalars("outputs").items()},
+        limits=read_limits(section),
+        key=section.path,
+    )
+    section.close()
+    return member
+
+
+def read_limits(section: Section) -> Limits:
+    """Retries, timeout and resources of a command."""
+    needs = section.section("resources")
+    resources = Resources(
+        nodes=needs.integer("nodes", 1, low=1),
+        cpus=needs.integer("cpus", 1, low=1),
+        gpus=needs.integer("gpus", 0, low=0),
+        memory_gib=needs.number("memory_gib", 0.0, above=0.0) if needs.has("memory_gib") else 0.0,
+        wall_time_s=needs.number("wall_time_s", None, above=0.0) if needs.has("wall_time_s") else None,
+    )
+    for name in ("nodes", "cpus", "gpus", "memory_gib", "wall_time_s"):
+        needs.raw(name)
+    needs.close()
+    timeout_s = section.number("timeout_s", None, above=0.0) if section.has("timeout_s") else None
+    section.raw("timeout_s")
+    return Limits(
+        resources=resources,
+        retries=section.integer("retries", 0, low=0, high=100),
+        backoff_s=section.number("backoff_s", 1.0, above=0.0),
+        timeout_s=timeout_s,
+    )
+
+
+def check_members(members: list[Member], scope: Scope, faults: Faults) -> None:
+    """Note duplicate names and commands that cannot be rendered."""
+    seen: dict[str, str] = {}
+    for member in members:
+        folded = member.name.casefold()
+        if folded and folded in seen:
+            remedy = f"rename one: {seen[folded]} and {member.key} would share a folder"
+            faults.add(f"{member.key}.name", member.name, "names two models", remedy)
+        seen.setdefault(folded, member.key)
+        for part, template in (("train", member.train), ("predict", member.predict)):
+            if template:
+                key = f"{member.key}.{part}"
+                check_command(
+                    template, key=key, shell=member.shell, known=scope.of(member.name), faults=faults
+                )
+
+
+def member_step(
+    member: Member, part: str, scope: Scope, outputs: tuple[Output, ...], needs: tuple[str, ...]
+) -> Step:
+    """The step of one command (`train` or `predict`) of a member."""
+    template = member.train if part == "train" else member.predict
+    values = scope.of(member.name)
+    argv = render_shell(template, values) if member.shell else render_argv(template, values)
+    seed = scope.values.get("seed")
+    return Step(
+        name=f"{part}/{member.name}",
+        member=member.name,
+        argv=argv,
+        shell=member.shell,
+        cwd=str(scope.folder),
+        env=member.env,
+        secrets=member.secrets,
+        inputs=(*used_files(template, scope), *script_of(argv, scope)),
+        outputs=outputs,
+        needs=needs,
+        resources=member.limits.resources,
+        retries=member.limits.retries,
+        backoff_s=member.limits.backoff_s,
+        timeout_s=member.limits.timeout_s,
+        seed=seed if isinstance(seed, int) else None,
+        required=member.required,
+    )
+
+
+def member_outputs(member: Member, scope: Scope) -> dict[str, Output]:
+    """The member's declared outputs by name; the name is also the kind that they are checked as."""
+    values = scope.of(member.name)
+    return {
+        name: Output(path=scope.absolute(fill(path, values)), kind=name)
+        for name, path in member.outputs.items()
+    }
+
+
+def make_folders(members: Sequence[Member], scope: Scope) -> None:
+    """Make the folder of every enabled member."""
+    for member in members:
+        if member.enabled:
+            scope.model_dir(member.name).mkdir(parents=True, exist_ok=True)
+
+
+def used_files(template: str, scope: Scope) -> tuple[str, ...]:
+    """The input files of the document that a command names."""
+    used = (name for name in scope.datasets if f"{{{name}}}" in template)
+    return tuple(dict.fromkeys(str(scope.values[name]) for name in used))
+
+
+def script_of(argv: tuple[str, ...], scope: Scope) -> tuple[str, ...]:
+    """The script that an interpreter is given, so that a missing one is found before anything runs."""
+    if len(argv) > 1 and argv[1].endswith((".py", ".sh", ".R", ".jl")) and not argv[1].startswith("-"):
+        return (scope.absolute(argv[1]),)
+    return ()
+
+
+def base_values(run_dir: Path, folder: Path) -> dict[str, Scalar]:
+    """What every document may name."""
+    return {
+        "python": sys.executable,
+        "run_dir": str(run_dir),
+        "data_dir": str(run_dir / "data"),
+        "yard_dir": str(folder),
+    }
+
+
+def _has_command(section: Section, key: str, extra: bool) -> bool:
+    """An ELPA model must have its command; a member of a yard may come trained already."""
+    section.raw(key)
+    return not extra or section.has(key)
+
+
+def scalars_only(data: Mapping[str, Any]) -> dict[str, Scalar]:
+    """The entries of a mapping that a placeholder can stand for."""
+    return {k: v for k, v in data.items() if isinstance(v, str | int | float | bool)}

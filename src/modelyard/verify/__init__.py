@@ -1,0 +1,1 @@
+"""The independent verifier: it imports nothing of modelyard."""
