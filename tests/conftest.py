@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from modelyard.jobs.backend import Backend, BackendSettings
 from modelyard.jobs.backends.local import LocalBackend
@@ -17,6 +18,10 @@ from modelyard.runs.yard import Yard, open_yard
 
 #: Far more than anything here takes; a test that reaches it has failed.
 DEADLINE_S = 30.0
+
+# The machine may be busy: how long an example takes says nothing.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 
 @pytest.fixture

@@ -78,8 +78,8 @@ class Journal:
         """
         if not drafts:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked() as file:
                 repaired = self._catch_up(file)
                 self._write(file, [*repaired, *drafts], durable=durable)

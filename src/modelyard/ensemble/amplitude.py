@@ -36,6 +36,8 @@ class Amplitude:
         self.factor = np.ones(shape)
         self.shift = np.zeros(shape)
         self._cell = np.arange(leads * experts).reshape(shape) * window
+        self._full = False  # every window, so that places no longer move
+        self._locate()
 
     def learn(self, forecast_hk: Floats, truth: float, clean_hk: Floats) -> None:
         """Add the rows that are served and clean, and take the medians anew.
@@ -54,22 +56,33 @@ class Amplitude:
         flat[0, at] = np.where(ratio, truth / np.where(ratio, np.abs(forecast), 1.0), np.nan)
         flat[1, at] = truth - forecast
         self.rows += clean_hk
-        self.refresh()
+        self._refresh()
 
-    def refresh(self) -> None:
-        """Derive the corrections from the windows, as after a load."""
-        values = np.sort(self.recent, axis=-1).reshape(2, -1)  # NaN, also of empty places, come last
-        filled = np.minimum(self.rows, self.window).astype(np.intp)
-        last = self._cell + np.maximum(filled - 1, 0)
-        low = self._cell + np.maximum(filled - 1, 0) // 2
-        high = self._cell + np.minimum(filled // 2, self.window - 1)
-        middle = 0.5 * (values[:, low] + values[:, high])
-        crosses = values[0, self._cell] * values[0, last] < 0  # rows of both signs
-        additive = np.isnan(values[0, last]) | crosses
-        seen = filled > 0
-        self.factor = np.where(seen & ~additive, np.abs(middle[0]), 1.0)
-        self.shift = np.where(seen & additive, middle[1], 0.0)
+    def restore(self) -> None:
+        """Derive everything anew after `recent` and `rows` were filled from outside."""
+        self._full = False
+        self._refresh()
 
     def apply(self, forecast_hk: Floats) -> Floats:
         """The corrected forecasts, `(H, experts)`; NaN stays NaN."""
         return np.asarray(forecast_hk * self.factor + self.shift)
+
+    def _refresh(self) -> None:
+        if not self._full:
+            self._locate()
+        values = np.sort(self.recent, axis=-1).reshape(2, -1)  # NaN, also of empty places, come last
+        ratio, offset = 0.5 * (values[:, self._low] + values[:, self._high])
+        last = values[0, self._last]
+        multiplicative = self._seen & (values[0, self._cell] * last > 0)  # one sign, no NaN
+        self.factor = np.where(multiplicative, np.abs(ratio), 1.0)
+        self.shift = np.where(multiplicative | ~self._seen, 0.0, offset)
+
+    def _locate(self) -> None:
+        """Where the medians and the largest values stand in the sorted windows."""
+        filled = np.minimum(self.rows, self.window).astype(np.intp)
+        newest = np.maximum(filled - 1, 0)
+        self._seen = filled > 0
+        self._last = self._cell + newest
+        self._low = self._cell + newest // 2
+        self._high = self._cell + np.minimum(filled // 2, self.window - 1)
+        self._full = bool((filled == self.window).all())

@@ -77,7 +77,7 @@ def read_elpa_config(path: Path) -> ElpaConfig:
     section = Section(data, faults=faults)
     for name in _TOLERATED:
         section.raw(name)
-    beta = section.number("beta", 0.7, above=0.0, below=math.nextafter(1.0, 2.0))
+    beta = section.number("beta", 0.7, above=0.0, below=1.0)
     dirty_interval = section.integer("dirty_interval", 3, low=0)
     amplitude_window = section.integer("amplitude_window", 6, low=1)
     epsilon = read_epsilon(section)

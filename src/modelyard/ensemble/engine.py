@@ -26,11 +26,10 @@ import numpy as np
 from modelyard.ensemble.amplitude import Amplitude
 from modelyard.ensemble.arrays import decode_into, encode
 from modelyard.ensemble.mutants import Limits, offline_jumps
-from modelyard.ensemble.rules import Bools, Floats, Lesson, add_discounted, make_rule, mixture
+from modelyard.ensemble.rules import Bools, Floats, Lesson, make_rule, mixture
 
 _LONG_AGO = -1e9
 _NEVER = np.finfo(float).max  # the score of a member without a scored row
-_FEW = 1e-300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +102,7 @@ class Aggregator:
         )
         self._learnt = self.rule.start((leads, slots))
         self._clock = np.array([0.0, _LONG_AGO, np.nan])  # now, last shock, the newest value
-        self._error = np.zeros((leads, members))  # discounted sum of |e| over scored rows
-        self._rows = np.zeros((leads, members))  # discounted number of scored rows
+        self._totals = np.zeros((2, leads, members))  # discounted |e| of scored rows, and their number
         self._counts = np.zeros((2, leads, members))  # rows scored, rows censored
         self._ahead = np.full(self._offline, np.nan)  # the newest lead-1 offline forecasts
         self._sent = np.zeros((3, leads, leads, slots))  # forecast, mixture, awake; by origin modulo H
@@ -165,7 +163,7 @@ class Aggregator:
 
     def scores(self) -> Floats:
         """Bias-corrected discounted mean absolute errors, `(H, members)`; NaN before any row."""
-        return np.where(self._rows > 0, self._score, np.nan)
+        return np.where(self._totals[1] > 0, self._score, np.nan)
 
     def counts(self) -> tuple[Floats, Floats]:
         """Rows scored and rows censored so far, each `(H, members)`."""
@@ -183,14 +181,13 @@ class Aggregator:
         """
         for name, array in self._arrays().items():
             decode_into(array, state.get(name), name=name)
-        self.amplitude.refresh()
+        self.amplitude.restore()
         self._derive()
 
     def _arrays(self) -> dict[str, Floats]:
         return {
             "clock": self._clock,
-            "error": self._error,
-            "rows": self._rows,
+            "totals": self._totals,
             "counts": self._counts,
             "ahead": self._ahead,
             "sent": self._sent,
@@ -202,8 +199,9 @@ class Aggregator:
     def _derive(self) -> None:
         """What follows from the arrays and is used at every issue."""
         self._log_weights = self.rule.log_weights(self._learnt)
-        self._score = np.minimum(self._error / np.maximum(self._rows, _FEW), _NEVER)
-        self._score[self._rows == 0] = _NEVER
+        error, rows = self._totals
+        self._score = np.full(error.shape, _NEVER)
+        np.divide(error, rows, out=self._score, where=rows > 0)
 
     def _dirty(self, offline_hk: Floats) -> Bools:
         """Leads for which a mutant is known: observed within D steps, or foreseen up to the target."""
@@ -243,14 +241,13 @@ class Aggregator:
         """The best score within the group that the hard rule turns to; equals share."""
         online, meta = self._online, self._meta
         score = np.where(served_hm > 0, self._score[:, : served_hm.shape[1]], np.inf)
-        best_online = np.minimum.reduce(score[:, :online], axis=1, initial=np.inf)
-        best_offline = np.minimum.reduce(score[:, meta:], axis=1, initial=np.inf)
-        turn = (dirty | np.isinf(best_online)) & np.isfinite(best_offline)
+        no_online = np.logical_and.reduce(served_hm[:, :online] == 0, axis=1)
+        turn = (dirty | no_online) & np.logical_or.reduce(served_hm[:, meta:], axis=1)
         score[turn, :meta] = np.inf
         score[~turn, online:] = np.inf
-        best: Floats = np.where(turn, best_offline, best_online)
-        chosen = (score == best[:, None]) & (score < np.inf)
-        return np.asarray(chosen / np.maximum(np.add.reduce(chosen, axis=1, keepdims=True), 1))
+        best = np.minimum.reduce(score, axis=1, keepdims=True)
+        chosen = (score == best) * served_hm
+        return np.asarray(chosen / np.maximum(np.add.reduce(chosen, axis=1, keepdims=True), 1.0))
 
     def _learn(self, truth: float) -> None:
         now, last, _ = self._clock
@@ -262,10 +259,12 @@ class Aggregator:
         regret = np.sign(mixed - truth) * (mixed - forecast) * awake
         self.rule.learn(self._learnt, Lesson(regret=regret, error=error, scored=scored))
         meta = self._meta
-        add_discounted(self._error, error[:, meta:], scored[:, meta:], self.setup.beta)
-        add_discounted(self._rows, scored[:, meta:], scored[:, meta:], self.setup.beta)
-        self._counts[0] += scored[:, meta:]
-        self._counts[1] += awake[:, meta:] - scored[:, meta:]
+        counted = scored[:, meta:]
+        self._totals *= 1.0 - (1.0 - self.setup.beta) * counted
+        self._totals[0] += error[:, meta:] * counted
+        self._totals[1] += counted
+        self._counts[0] += counted
+        self._counts[1] += awake[:, meta:] - counted
         if self._offline:
             own = slice(meta + self._online, 2 * meta)
             self.amplitude.learn(forecast[:, own], truth, scored[:, own])

@@ -82,27 +82,28 @@ def integrate_matrix(
 ) -> Policy:
     """Learn a policy from an aligned matrix; arguments and errors as of `integrate_tables`."""
     cuts = [matrix.index_of(part, settings.validation_until) for part in matrix.parts]
-    matrix, idle = _without_idle(matrix.until(cuts))
+    order, idle = _usable(matrix.until(cuts))
     if min(cuts) < 2:
         raise PolicyError(
             f"validation_until = {settings.validation_until.isoformat()} leaves a series with fewer than two "
             f"target times to learn from; move it later"
         )
-    limits = [_limits(matrix, part, settings) for part in matrix.parts]
-    beta, notes = _memory(matrix, limits, settings)
+    matrix = matrix.select(order)
+    seen = matrix.until(cuts)
+    limits = [_limits(seen, part, settings) for part in seen.parts]
+    beta, notes = _memory(seen, limits, settings)
     settings = replace(settings, beta=beta)
     engines, cards = [], []
-    for part, own in zip(matrix.parts, limits, strict=True):
+    for part, cut, own, past in zip(matrix.parts, cuts, limits, seen.parts, strict=True):
         engine = Aggregator(_setup(matrix, settings, beta, own))
-        last = len(part.truth_t) - 1
-        for _ in replay(engine, part, 0, last):
+        for _ in replay(engine, part, 0, cut - 1):
             pass
-        engine.observe(float(part.truth_t[last]))
+        engine.observe(float(part.truth_t[cut - 1]))
         engines.append(engine)
         cards.append(
-            make_card(part, own, beta=beta, dirty_interval=settings.dirty_interval, period=settings.period)
+            make_card(past, own, beta=beta, dirty_interval=settings.dirty_interval, period=settings.period)
         )
-    policy = _assemble(matrix, cards, engines, settings, excluded=[*excluded, *idle], created_at=created_at)
+    policy = _assemble(seen, cards, engines, settings, excluded=[*excluded, *idle], created_at=created_at)
     return replace(policy, warnings=(*notes, *policy.warnings))
 
 
@@ -120,8 +121,8 @@ def method_of(requested: str) -> Method:
     return Method(name=requested, requested=requested, reason="as requested")
 
 
-def _without_idle(matrix: AlignedMatrix) -> tuple[AlignedMatrix, list[Excluded]]:
-    """Leave out experts that serve no row; online experts come first."""
+def _usable(matrix: AlignedMatrix) -> tuple[list[int], list[Excluded]]:
+    """The experts that serve a row, online ones first, and those that serve none."""
     served = np.zeros(len(matrix.experts), dtype=bool)
     for part in matrix.parts:
         served |= np.isfinite(part.forecast_thk[np.isfinite(part.truth_t)]).any(axis=(0, 1))
@@ -137,7 +138,7 @@ def _without_idle(matrix: AlignedMatrix) -> tuple[AlignedMatrix, list[Excluded]]
     order = [
         k for g in ("online", "offline") for k in np.flatnonzero(served).tolist() if matrix.groups[k] == g
     ]
-    return matrix.select(order), idle
+    return order, idle
 
 
 def _limits(matrix: AlignedMatrix, part: SeriesMatrix, settings: Settings) -> Limits:

@@ -105,11 +105,11 @@ class Boa:
 
     Attributes:
         beta: The memory, in (0, 1].
-        rivals: K, the number of experts in the mixture of each slot, `(slots,)`.
+        log_rivals: ln K, of the number of experts in the mixture of each slot, `(slots,)`.
     """
 
     beta: float
-    rivals: NDArray[np.intp]
+    log_rivals: Floats
 
     def start(self, shape: tuple[int, int]) -> State:
         """Regret, squares and range, stacked; and the rates they lead to."""
@@ -135,7 +135,7 @@ class Boa:
         if not reach.all():  # somebody has not been awake yet: give it the caution of the widest
             top = reach.max(axis=-1, keepdims=True)
             reach = np.where(reach > 0, reach, np.where(top > 0, top, 0.5))
-        spread = np.sqrt(square / np.log(np.maximum(self.rivals, 2)))
+        spread = np.sqrt(square / self.log_rivals)
         return np.asarray(1.0 / np.maximum(2.0 * reach, spread))
 
 
@@ -156,7 +156,7 @@ def make_rule(method: str, *, beta: float, rivals: NDArray[np.intp]) -> Rule:
     if not 0.0 < beta <= 1.0:
         raise PolicyError(f"beta = {beta} is out of range; use a number above 0 and at most 1")
     if method == "boa":
-        return Boa(beta, rivals)
+        return Boa(beta, np.log(np.maximum(rivals, 2)))
     if method == "inverse_score":
         return InverseScore(beta)
     if method == "uniform":

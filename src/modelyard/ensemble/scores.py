@@ -35,9 +35,11 @@ def ewma(errors: Floats, beta: float) -> float:
 
     Args:
         errors: In time order, finite, at least one.
-        beta: Memory in (0, 1].
+        beta: Memory in (0, 1); at 1, where the recursion would never leave its first error, the mean.
     """
     sizes = np.abs(errors)
+    if beta == 1.0:
+        return float(sizes.mean())
     powers = beta ** np.arange(len(sizes) - 1, -1, -1.0)
     weights = powers * (1.0 - beta)
     weights[0] = powers[0]

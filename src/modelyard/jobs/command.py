@@ -18,6 +18,8 @@ from modelyard.core.faults import Faults
 _PLACEHOLDER = re.compile(r"(?<!\$)\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _OPERATORS = ("&&", "||", ">>", "<<", "$(", "|", ">", "<", ";", "&", "`")
 _VARIABLE = re.compile(r"\$(\{?[A-Za-z_][A-Za-z0-9_]*\}?|[0-9@*#?$!-])")
+_QUOTING, _WORD = re.compile(r"[\\'\"]"), re.compile(r"[^ \t\r\n]+")
+_TELLING = re.compile(r"[&|<>;$`]")
 _BARE, _SINGLE, _DOUBLE, _LITERAL = "", "'", '"', "\\"
 #: A value that means itself wherever it stands.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]*")
@@ -52,7 +54,7 @@ def check_command(
             "set shell: true, or quote it if it is meant literally",
         )
     try:
-        words = shlex.split(template)
+        words = _words(template)
     except ValueError as error:
         faults.add(key, template, f"cannot be split into words ({error})", "close the quotes")
         return
@@ -67,7 +69,7 @@ def render_argv(template: str, values: Mapping[str, object]) -> tuple[str, ...]:
         template: A command that `check_command` accepts.
         values: What each placeholder stands for.
     """
-    return tuple(fill(word, values) for word in shlex.split(template))
+    return tuple(fill(word, values) for word in _words(template))
 
 
 def render_shell(template: str, values: Mapping[str, object]) -> tuple[str, ...]:
@@ -91,7 +93,9 @@ def fill(text: str, values: Mapping[str, object]) -> str:
 
 def shell_syntax(template: str) -> list[str]:
     """What in the template only a shell would understand: operators, variables, substitutions."""
-    found = []
+    found: list[str] = []
+    if not _TELLING.search(template):
+        return found
     skip = 0
     for position, _, quote in _quoted(template):
         if position < skip or quote in (_SINGLE, _LITERAL):
@@ -106,6 +110,13 @@ def shell_syntax(template: str) -> list[str]:
             found.append(operator)
             skip = position + len(operator)
     return found
+
+
+def _words(template: str) -> list[str]:
+    """The words of a POSIX command line; the slow way only where there is something to unquote."""
+    if _QUOTING.search(template):
+        return shlex.split(template)
+    return _WORD.findall(template)
 
 
 def _check_values(

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -72,22 +72,20 @@ def check_machine(plan: Plan, backend: Backend, *, faults: Faults, disk_gib: flo
         disk_gib: Free space wanted on the file system of the run.
         path: The PATH on which programs are looked for.
     """
-    made = {output.path for step in plan.steps for output in step.outputs}
+    _check_inputs(plan, faults)
+    runnable = cache(_is_runnable)
     for step in plan.steps:
-        for wanted in step.inputs:
-            if wanted not in made and not Path(wanted).exists():
-                faults.add(
-                    _key(step, "inputs"), wanted, "does not exist", "make it, or correct the path", here=True
-                )
-        program = _missing_program(step, path)
-        if program:
+        if (
+            not step.shell
+            and step.image is None
+            and not runnable(step.argv[0], step.cwd, step.env.get("PATH", path))
+        ):
             remedy = "install it, or give its path"
-            faults.add(_key(step, "argv"), program, "is not an executable here", remedy, here=True)
+            faults.add(_key(step, "argv"), step.argv[0], "is not an executable here", remedy, here=True)
         reason = backend.fits(step.resources)
         if reason:
-            faults.add(
-                _key(step, "resources"), None, reason, "change the resources or the backend", here=True
-            )
+            remedy = "change the resources or the backend"
+            faults.add(_key(step, "resources"), None, reason, remedy, here=True)
         for secret in step.secrets:
             if secret not in os.environ:
                 faults.add(
@@ -192,18 +190,20 @@ def _ordered(steps: Mapping[str, Step], faults: Faults) -> list[Step]:
     return ordered
 
 
-def _missing_program(step: Step, path: str | None) -> str:
-    if step.shell or step.image is not None:
-        return ""
-    program = step.argv[0]
+def _check_inputs(plan: Plan, faults: Faults) -> None:
+    made = {output.path for step in plan.steps for output in step.outputs}
+    exists = cache(lambda path: Path(path).exists())
+    for step in plan.steps:
+        for wanted in step.inputs:
+            if wanted not in made and not exists(wanted):
+                remedy = "make it, or correct the path"
+                faults.add(_key(step, "inputs"), wanted, "does not exist", remedy, here=True)
+
+
+def _is_runnable(program: str, cwd: str, path: str | None) -> bool:
     if "/" in program:
-        place = Path(step.cwd, program)
-        return "" if place.is_file() and os.access(place, os.X_OK) else str(place)
-    return "" if _on_path(program, step.env.get("PATH", path)) else program
-
-
-@lru_cache(maxsize=4096)
-def _on_path(program: str, path: str | None) -> bool:
+        place = Path(cwd, program)
+        return place.is_file() and os.access(place, os.X_OK)
     return shutil.which(program, path=path) is not None
 
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache, lru_cache
 from typing import Any
 
-from modelyard.core.digests import digest_json
+from modelyard.core.digests import canonical_json, digest_bytes
 from modelyard.core.redaction import redacted
 
 #: One or more words joined by slashes; each begins with a letter or digit, so that no name leaves its folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+#: Fields that do not change what a step does.
+_SILENT = frozenset({"name", "required", "member", "retries", "backoff_s", "backend"})
 
 
 def is_name(text: str) -> bool:
@@ -77,7 +81,15 @@ class Step:
 
 def step_record(step: Step) -> dict[str, Any]:
     """The step as a JSON value, fit for `step_from`; the values of secrets are left out."""
-    return {**asdict(step), "env": redacted(step.env, step.secrets)}
+    record = {name: getattr(step, name) for name in Step.__dataclass_fields__}
+    for name in ("argv", "secrets", "inputs", "needs", "after"):
+        record[name] = list(record[name])
+    return {
+        **record,
+        "env": redacted(step.env, step.secrets),
+        "outputs": [{"path": output.path, "kind": output.kind} for output in step.outputs],
+        "resources": asdict(step.resources),
+    }
 
 
 def step_from(record: Mapping[str, Any]) -> Step:
@@ -94,19 +106,21 @@ def step_from(record: Mapping[str, Any]) -> Step:
 
 
 def step_digest(step: Step, *, run_dir: str) -> str:
-    """What the step does, as a digest in which the run's own folder is not seen."""
+    """What the step does, as a digest in which the run's own folder is not seen.
+
+    Fields at their default are left out, so that a field which is new leaves old digests alone.
+    """
     record = step_record(step)
-    for name in ("name", "required", "member", "retries", "backoff_s", "backend"):
-        record.pop(name)
-    # Only the folder itself and what lies in it: /runs/a is no part of /runs/a-data.
-    return digest_json(_without(record, re.compile(re.escape(run_dir) + r"(?![\w.-])")))
+    said = {name: value for name, value in record.items() if name not in _SILENT and value != _blank()[name]}
+    return digest_bytes(_folder(run_dir).sub(b"{run_dir}", canonical_json(said)))
 
 
-def _without(value: Any, run_dir: re.Pattern[str]) -> Any:
-    if isinstance(value, str):
-        return run_dir.sub("{run_dir}", value)
-    if isinstance(value, Mapping):
-        return {str(_without(k, run_dir)): _without(v, run_dir) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without(item, run_dir) for item in value]
-    return value
+@lru_cache(maxsize=8)
+def _folder(run_dir: str) -> re.Pattern[bytes]:
+    """The folder and what lies in it as canonical JSON has them: /runs/a is no part of /runs/a-data."""
+    return re.compile(re.escape(canonical_json(run_dir)[1:-1]) + rb"(?![\w.-])")
+
+
+@cache
+def _blank() -> dict[str, Any]:
+    return step_record(Step(name="", argv=(), cwd=""))

@@ -109,7 +109,7 @@ def up(
         checks={**options.checks, **prediction_checks(declaration)},
         observers=watching,
     )
-    outcome, progress = execute(yard, directory, options)
+    outcome, progress = execute(yard, directory, prepared.plan, options)
     return UpResult(
         outcome=outcome,
         directory=directory,

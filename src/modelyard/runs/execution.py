@@ -17,6 +17,7 @@ from pathlib import Path
 from modelyard.core.journal import Draft
 from modelyard.core.plugins import load_plugin
 from modelyard.jobs.backend import Backend, BackendSettings
+from modelyard.jobs.plan import Plan
 from modelyard.jobs.progress import Progress, StepProgress, StepStatus
 from modelyard.jobs.runner import Check, RunName, Runner, RunnerOptions
 from modelyard.runs.directory import Lease, RunDirectory, drive
@@ -58,16 +59,19 @@ def open_backend(options: ExecutionOptions, jobs_dir: Path) -> Backend:
     return backend
 
 
-def execute(yard: Yard, directory: RunDirectory, options: ExecutionOptions) -> tuple[Outcome, Progress]:
+def execute(
+    yard: Yard, directory: RunDirectory, plan: Plan, options: ExecutionOptions
+) -> tuple[Outcome, Progress]:
     """Drive the run until every step has ended or a stop is asked for.
 
+    The plan is that of the directory, with the values of secrets that its file does not hold.
     SIGINT, SIGTERM and the run's cancel file stop the jobs and leave a resumable run.
 
     Raises:
         RunBusy: Another process drives the run.
         JournalError: Nothing can be recorded; jobs that run go on and are adopted later.
     """
-    plan, record = directory.plan(), directory.record
+    record = directory.record
     for step in plan.steps:
         for output in step.outputs:
             Path(output.path).parent.mkdir(parents=True, exist_ok=True)

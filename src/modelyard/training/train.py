@@ -78,7 +78,7 @@ def train(
     if not directory.manifest_path.exists():
         writer.start(Progress(prepared.plan))
     watching: tuple[Observer, ...] = (writer, ArtifactKeeper(yard, name), *observers)
-    return execute(yard, directory, replace(options, observers=watching))
+    return execute(yard, directory, prepared.plan, replace(options, observers=watching))
 
 
 def _writer(prepared: PreparedTraining, created_at: str, paths: Sequence[Path]) -> ManifestWriter:

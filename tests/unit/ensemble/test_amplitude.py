@@ -55,11 +55,13 @@ def test_leads_and_experts_are_corrected_apart():
     assert amplitude.factor == pytest.approx(np.array([[2.0, 1.0], [0.5, 1.0]]))
 
 
-def test_refreshing_changes_nothing():
-    amplitude = fed([10, 11, 12], [20, 30, 40])
-    before = amplitude.factor.copy()
-    amplitude.refresh()
-    assert (amplitude.factor == before).all()
+def test_windows_filled_from_outside_give_the_same_corrections():
+    source = fed([10, 11, 12], [20, 30, 40])
+    copy = fed([10] * 9, [5] * 9)
+    copy.recent[...], copy.rows[...] = source.recent, source.rows
+    copy.restore()
+    assert (copy.factor == source.factor).all()
+    assert corrected(copy, 10.0) == corrected(source, 10.0)
 
 
 def test_a_negative_series_has_a_ratio_too():

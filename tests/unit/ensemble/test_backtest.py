@@ -109,14 +109,14 @@ def test_weights_sum_to_one_on_both_levels(result):
 
 def test_an_expert_that_serves_in_part_is_measured_there_and_is_not_best(world, learn):
     partly = world.forecast.copy()
-    partly[:, 1:, 0] = world.truth[:, None]  # perfect, but without lead 1
-    partly[:, 0, 0] = np.nan
+    partly[:, :2, 0] = world.truth[:, None]  # perfect, but without lead 3
+    partly[:, 2, 0] = np.nan
     gappy = replace(world, forecast=partly)
     result = backtest_policy(learn(gappy), *gappy.tables())
     naive = entry(result.summary, "expert", name="naive")
     assert naive["mae"] == pytest.approx(0.0)
     assert naive["served_share"] == pytest.approx(2 / 3, abs=0.01)
-    assert entry(result.summary, "expert", name="naive", lead=1)["mae"] is None
+    assert entry(result.summary, "expert", name="naive", lead=3)["mae"] is None
     assert entry(result.summary, "best_single_hindsight")["name"] != "naive"
 
 

@@ -35,7 +35,7 @@ def forecasting(seed=0, rows=200):
     return config(
         model("a", truth=truth, forecast=truth + rng.normal(0, 1, rows)),
         model("b", truth=truth, forecast=truth + rng.normal(0, 5, rows)),
-        model("c", "offline", truth=truth, forecast=0.8 * truth),
+        model("c", "offline", truth=truth, forecast=truth * rng.uniform(0.75, 0.82, rows)),
         beta=0.98,
     )
 
@@ -132,3 +132,23 @@ def test_the_fields_of_a_config_change_its_forecasts():
 def test_an_unknown_method_is_refused():
     with pytest.raises(PolicyError, match="'magic' is not known"):
         integrate_config(forecasting(), method="magic", created_at=NOW)
+
+
+def test_the_tie_set_says_what_a_short_memory_cannot_know():
+    """Five models, one truly better: beta 0.7 picks it about one time in three, yet names it as tied.
+
+    200 repetitions: standard error below 0.035 for each share.
+    """
+    rng = np.random.default_rng(4)
+    picked, tied, remembered = [], [], []
+    for _ in range(200):
+        errors = np.abs(rng.normal(0, [1.0, 1.15, 1.15, 1.15, 1.15], (150, 5)))
+        models = [model(f"m{k}", errors=errors[:, k]) for k in range(5)]
+        policy = integrate_config(config(*models), method="auto", created_at=NOW)
+        picked.append(policy.best_online_model == "m0")
+        tied.append("m0" in policy.best_online_tie_set)
+        faithful = integrate_config(config(*models, beta=1.0), method="auto", created_at=NOW)
+        remembered.append(faithful.best_online_model == "m0")
+    assert np.mean(picked) < 0.5
+    assert np.mean(tied) > 0.9
+    assert np.mean(remembered) > np.mean(picked) + 0.1

@@ -127,7 +127,7 @@ def test_a_given_epsilon_is_recorded_as_given(world):
         {"mutant_epsilon": 0.01},
         {"method": "inverse_score"},
         {"method": "uniform"},
-        {"validation_until": START + pd.Timedelta(hours=150)},
+        {"validation_until": START + pd.Timedelta(hours=80)},
     ],
     ids=str,
 )

@@ -97,7 +97,7 @@ def test_inverse_score_without_errors_shares_equally_among_the_perfect():
 def test_boa_agrees_with_the_formula_written_out():
     rng = np.random.default_rng(3)
     regrets = rng.normal(0, 1, (20, 4))
-    rule, beta = Boa(0.95, np.full(4, 4)), 0.95
+    rule, beta = Boa(0.95, np.log(np.full(4, 4.0))), 0.95
     state = rule.start((1, 4))
     total, square, reach = [0.0] * 4, [0.0] * 4, [0.0] * 4
     for row in regrets:

@@ -28,6 +28,7 @@ def test_ewma_is_the_recursion():
         score = beta * score + (1 - beta) * abs(error)
     assert ewma(np.array(errors), beta) == pytest.approx(score)
     assert ewma(np.array([3.0]), beta) == 3.0
+    assert ewma(np.array([1.0, -2.0, 6.0]), 1.0) == 3.0
 
 
 def test_the_discounted_score_is_corrected_for_its_start():

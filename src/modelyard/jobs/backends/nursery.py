@@ -7,6 +7,7 @@ the wrapper's claim makes harmless.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -40,7 +41,8 @@ class Nursery:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    stream.close()
+                    with contextlib.suppress(BrokenPipeError):  # a launch that it did not live to read
+                        stream.close()
 
     def __del__(self) -> None:
         self.close()

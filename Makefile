@@ -1,0 +1,47 @@
+# The same targets that CI runs. `make demo` and `make test` set up .venv by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test quick check bench soak docs clean
+
+demo: .venv/demo.stamp  ## the main job on real input: train, predict, ensemble, backtest, report
+	$(BIN)/modelyard init build/demo
+	$(BIN)/modelyard up build/demo/yard.yaml --yard build/demo/.modelyard
+
+test: .venv/dev.stamp  ## every test
+	$(BIN)/python -m pytest
+
+quick: .venv/dev.stamp  ## the tests that take less than ten seconds each
+	$(BIN)/python -m pytest -m "not slow"
+
+check: .venv/dev.stamp  ## the static gate
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry src
+
+bench: .venv/dev.stamp  ## the measurements of docs/benchmarks.md
+	$(BIN)/python benchmarks/jobs.py
+	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/ensemble.py
+
+soak: .venv/dev.stamp  ## the long kill campaigns
+	$(BIN)/python -m modelyard.testing.train_campaign --kills 50
+
+docs: .venv/dev.stamp  ## docs/reference.md from --help
+	$(BIN)/python -m tests.docs.reference > docs/reference.md
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo]"
+	touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo,dev]"
+	touch $@
