@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from modelyard.jobs.backends.local import LocalBackend
-from modelyard.testing.backend_contract import BackendContract, contract_settings
+from modelyard.testing.backend_contract import BackendContract
+from modelyard.testing.bench import contract_settings
 
 
 class TestLocalBackend(BackendContract):

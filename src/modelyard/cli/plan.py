@@ -5,14 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from modelyard.cli.main import REFUSED
 from modelyard.cli.options import execution_options, jobs_option, json_option, print_json, yard_option
 from modelyard.jobs.plan import plan_record
-from modelyard.lifecycle.up import prepare_up
-from modelyard.runs.execution import open_backend
+from modelyard.lifecycle.up import Prepared, prepare_up
+from modelyard.runs.execution import ExecutionOptions, open_backend
 
 
 @click.command(name="plan")
@@ -27,27 +28,37 @@ def command(path: Path, yard_dir: Path, slots: int | None, as_json: bool) -> Non
     status 2; nothing is written or executed.
     """
     options = execution_options(slots)
-    prepared = prepare_up(path, yard_dir.absolute() / "runs", options)
-    backend = open_backend(options, Path(prepared.plan.run_dir) / "jobs")
+    show(prepare_up(path, yard_dir.absolute() / "runs", options), options, as_json=as_json)
+
+
+def show(prepared: Prepared, options: ExecutionOptions, *, as_json: bool) -> None:
+    """Print a prepared yard and what this machine lacks for it; then the exit status is 2."""
     if as_json:
-        requests = [{"step": step.name, "request": backend.render(step).body} for step in prepared.plan.steps]
-        lacking = [str(fault) for fault in prepared.lacking]
-        print_json(
-            {
-                "run": prepared.run,
-                "plan": plan_record(prepared.plan),
-                "requests": requests,
-                "lacking": lacking,
-            }
-        )
+        print_json(_record(prepared, options))
     else:
-        for step in prepared.plan.steps:
-            waits = ", ".join((*step.needs, *step.after))
-            click.secho(step.name, bold=True, nl=False)
-            click.echo(f"  after {waits}" if waits else "")
-            click.echo("    " + (step.argv[0] if step.shell else shlex.join(step.argv)))
-        click.echo(f"{len(prepared.plan.steps)} steps; run {prepared.run}")
+        _print(prepared)
     for fault in prepared.lacking:
         click.echo(f"lacking here: {fault}", err=True)
     if prepared.lacking:
         sys.exit(REFUSED)
+
+
+def _record(prepared: Prepared, options: ExecutionOptions) -> dict[str, Any]:
+    backend = open_backend(options, Path(prepared.plan.run_dir) / "jobs")
+    return {
+        "run": prepared.run,
+        "plan": plan_record(prepared.plan),
+        "requests": [
+            {"step": step.name, "request": backend.render(step).body} for step in prepared.plan.steps
+        ],
+        "lacking": [str(fault) for fault in prepared.lacking],
+    }
+
+
+def _print(prepared: Prepared) -> None:
+    for step in prepared.plan.steps:
+        waits = ", ".join((*step.needs, *step.after))
+        click.secho(step.name, bold=True, nl=False)
+        click.echo(f"  after {waits}" if waits else "")
+        click.echo("    " + (step.argv[0] if step.shell else shlex.join(step.argv)))
+    click.echo(f"{len(prepared.plan.steps)} steps; run {prepared.run}")

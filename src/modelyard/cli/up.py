@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,23 @@ from modelyard.cli.options import (
     print_json,
     yard_option,
 )
+from modelyard.cli.plan import show
 from modelyard.cli.progress import shown
 from modelyard.lifecycle.up import UpResult, headline, prepare_up, up
 from modelyard.runs.execution import Outcome
 from modelyard.runs.yard import open_yard
+
+_BEST = "best_single_hindsight"
+_MARK = " (best single in hindsight)"
+#: Keys of the headline's rows and what stands over them; the leads follow.
+_COLUMNS = {
+    "name": "name",
+    "group": "group",
+    "mae": "mae",
+    "mase": "mase",
+    "mae_calm": "calm",
+    "mae_mutant": "mutant",
+}
 
 
 @click.command(name="up")
@@ -41,8 +54,7 @@ def command(path: Path, yard_dir: Path, slots: int | None, continue_on_error: bo
     options = execution_options(slots, continue_on_error=continue_on_error)
     prepared = prepare_up(path, yard_dir.absolute() / "runs", options, fresh=flags["fresh"])
     if flags["dry_run"]:
-        for step in prepared.plan.steps:
-            click.echo(step.argv[0] if step.shell else shlex.join(step.argv))
+        show(prepared, options, as_json=flags["as_json"])
         return
     yard = open_yard(yard_dir, create=True)
     with shown(len(prepared.plan.steps), quiet=flags["as_json"]) as observer:
@@ -82,19 +94,32 @@ def _print(result: UpResult) -> None:
         click.echo("take it up again with the same command", err=True)
 
 
-def as_table(rows: list[dict[str, Any]]) -> str:
-    """Rows as aligned text; numbers to the right."""
-    heads = list(rows[0])
-    cells = [[_cell(row.get(head)) for head in heads] for row in rows]
-    widths = [max(len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
-    left = {i for i, head in enumerate(heads) if isinstance(rows[0].get(head), str)}
+def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The headline as aligned text: the policy first, then by error, the best single expert marked once."""
+    experts = {row["name"] for row in rows if row["kind"] == "expert"}
+    best = {row["name"] for row in rows if row["kind"] == _BEST}
+    once = [row for row in rows if row["kind"] != _BEST or row["name"] not in experts]
+    ordered = sorted(once, key=lambda row: row["kind"] != "policy")
+    leads = [key for key in (rows[0] if rows else ()) if key.startswith("lead_")]
+    columns = {**_COLUMNS, **{key: key.replace("_", " ") for key in leads}}
+    lines = [list(columns.values())]
+    for row in ordered:
+        mark = _MARK if row["name"] in best and row["kind"] in ("expert", _BEST) else ""
+        lines.append([f"{row['name']}{mark}", *(_cell(row.get(key)) for key in list(columns)[1:])])
+    return _aligned(lines, left=2)
 
-    def aligned(line: list[str]) -> str:
-        return "  ".join(
-            t.ljust(w) if i in left else t.rjust(w) for i, (t, w) in enumerate(zip(line, widths, strict=True))
+
+def _aligned(lines: list[list[str]], *, left: int) -> str:
+    """Lines of cells under a rule below the first; so many columns to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if place < left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
-
-    return "\n".join([aligned(heads), "  ".join("-" * w for w in widths), *(aligned(line) for line in cells)])
+        for line in lines
+    )
 
 
 def _cell(value: object) -> str:

@@ -2,8 +2,8 @@
 
 A `Fault` names the file, the key, the offending value and the remedy. A `Section` reads one
 mapping of a document: every accessor returns a usable value of the right type and notes a fault
-where the document's is not, so that a reader goes on to the next key. It does not know what the
-document is for.
+where the document's is not, so that a reader goes on to the next key. `read_json_document` opens a
+document that is JSON. Nothing here knows what the document is for.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from modelyard.core.errors import DocumentError
 
 _MISSING = object()
+#: The largest integer that every reader of JSON keeps exact.
+_EXACT = 2**53 - 1
 T = TypeVar("T")
 
 
@@ -59,6 +62,30 @@ class Faults:
         """Raise `DocumentError` with everything found, if anything was."""
         if self.found:
             raise DocumentError(self.found)
+
+
+def read_json_document(path: Path, faults: Faults) -> object:
+    """The JSON value of a file that a user wrote; one fault, and an empty mapping, where there is none.
+
+    A byte order mark is passed over, and NaN and the infinities are read as numbers: whether they may
+    stand there is for the reader of the key to say.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        json.dumps(value, ensure_ascii=False).encode()  # half a character can neither be stored nor launched
+        return value
+    except FileNotFoundError:
+        faults.add("", None, "does not exist", "give the path of the file")
+    except UnicodeDecodeError as error:
+        faults.add("", None, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8")
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        faults.add(place, None, f"is not JSON ({error.msg})", "correct the file there")
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; very deep nesting
+        faults.add("", None, f"cannot be read as JSON ({error})", "write it plainly")
+    except OSError as error:
+        faults.add("", None, f"cannot be read ({error.strerror})", "give a file that you may read")
+    return {}
 
 
 class Section:
@@ -106,15 +133,16 @@ class Section:
         return self._wrong(name, value, "is not a boolean", "write true or false without quotes", default)
 
     def integer(self, name: str, default: int | None, *, low: int, high: int | None = None) -> int:
-        """An integer in [low, high]."""
+        """An integer in [low, high]; without `high` up to what JSON keeps exact, 2^53 - 1."""
         value = self._take(name, default)
         fallback = low if default is None else default
         if isinstance(value, bool) or not isinstance(value, int):
             return self._wrong(
                 name, value, "is not an integer", f"write an integer of at least {low}", fallback
             )
-        if value < low or (high is not None and value > high):
-            upper = "" if high is None else f" and at most {high}"
+        top = _EXACT if high is None else high
+        if not low <= value <= top:
+            upper = "" if high is None and value < low else f" and at most {top}"
             return self._wrong(name, value, "is out of range", f"use at least {low}{upper}", fallback)
         return value
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from modelyard.core.clock import Clock, stamp, utc_now
 from modelyard.core.digests import digest_path
-from modelyard.core.errors import ModelyardError, TableError
-from modelyard.core.faults import Faults, Section
-from modelyard.core.files import read_json, write_json, write_whole
+from modelyard.core.errors import ModelyardError
+from modelyard.core.faults import Faults, Section, read_json_document
+from modelyard.core.files import write_json, write_whole
 from modelyard.ensemble.backtest import Backtest, backtest_digest, backtest_policy
 from modelyard.ensemble.integrate import integrate_tables
 from modelyard.ensemble.policy import Excluded, read_policy, write_policy
@@ -58,13 +58,15 @@ def main(arguments: Sequence[str] | None = None, *, clock: Clock = utc_now) -> i
 
 
 def read_spec(path: Path) -> Spec:
-    """Read SPEC.json with all its faults; paths are relative to the working directory."""
+    """Read SPEC.json; paths are relative to the working directory.
+
+    Raises:
+        DocumentError: With every fault of the file.
+    """
     faults = Faults(file=str(path))
-    try:
-        data = read_json(path)
-    except (OSError, ValueError) as error:
-        raise TableError(f"cannot read {path}: {error}; give a SPEC.json") from error
-    section = Section(data, faults=faults)
+    document = read_json_document(path, faults)
+    faults.raise_if_any()
+    section = Section(document, faults=faults)
     groups = section.section("groups")
     spec = Spec(
         predictions=Path(section.text("predictions")),

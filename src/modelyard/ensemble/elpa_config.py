@@ -6,7 +6,6 @@ of truth and forecast. This module knows the format; what to make of it is `conf
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from modelyard.core.errors import DocumentError
-from modelyard.core.faults import Faults, Section
+from modelyard.core.faults import Faults, Section, read_json_document
 from modelyard.ensemble.policy import Excluded
 from modelyard.ensemble.rules import Floats
 from modelyard.ensemble.settings import read_epsilon
@@ -69,12 +67,9 @@ def read_elpa_config(path: Path) -> ElpaConfig:
         DocumentError: With every fault of the document and of the error files it names.
     """
     faults = Faults(file=str(path))
-    try:
-        data = json.loads(path.read_bytes())  # NaN is allowed here: it excludes the model that has it
-    except (OSError, ValueError) as error:
-        faults.add("", None, f"cannot be read as JSON ({error})", "write a JSON file")
-        raise DocumentError(faults.found) from error
-    section = Section(data, faults=faults)
+    document = read_json_document(path, faults)  # with NaN, which excludes the model that has it
+    faults.raise_if_any()
+    section = Section(document, faults=faults)
     for name in _TOLERATED:
         section.raw(name)
     beta = section.number("beta", 0.7, above=0.0, below=1.0)

@@ -25,7 +25,7 @@ import numpy as np
 
 from modelyard.ensemble.amplitude import Amplitude
 from modelyard.ensemble.arrays import decode_into, encode
-from modelyard.ensemble.mutants import Limits, offline_jumps
+from modelyard.ensemble.mutants import Limits, Season, offline_jumps
 from modelyard.ensemble.rules import Bools, Floats, Lesson, make_rule, mixture
 
 _LONG_AGO = -1e9
@@ -101,7 +101,8 @@ class Aggregator:
             leads=leads, experts=self._offline, window=setup.amplitude_window, level=setup.limits.level
         )
         self._learnt = self.rule.start((leads, slots))
-        self._clock = np.array([0.0, _LONG_AGO, np.nan])  # now, last shock, the newest value
+        self._clock = np.array([0.0, _LONG_AGO])  # now, last shock
+        self._season = Season(setup.limits.period)
         self._totals = np.zeros((2, leads, members))  # discounted |e| of scored rows, and their number
         self._counts = np.zeros((2, leads, members))  # rows scored, rows censored
         self._ahead = np.full(self._offline, np.nan)  # the newest lead-1 offline forecasts
@@ -113,10 +114,11 @@ class Aggregator:
         """Move to the next step, whose value is `truth` (NaN: not observed), and learn from it."""
         self._clock[0] += 1
         if np.isfinite(truth):
-            if self.setup.limits.observed(truth - self._clock[2]):
+            if self.setup.limits.observed(self._season.surprise(int(self._clock[0]), truth)):
                 self._clock[1] = self._clock[0]
             self._learn(truth)
-        self._clock[2] = truth
+        else:
+            self._season.surprise(int(self._clock[0]), np.nan)
 
     def issue(self, forecast_hk: Floats) -> Issued:
         """The policy's forecasts for the leads 1..H.
@@ -190,6 +192,7 @@ class Aggregator:
             "totals": self._totals,
             "counts": self._counts,
             "ahead": self._ahead,
+            "season": self._season.recent,
             "sent": self._sent,
             "amplitude.recent": self.amplitude.recent,
             "amplitude.rows": self.amplitude.rows,
@@ -205,7 +208,7 @@ class Aggregator:
 
     def _dirty(self, offline_hk: Floats) -> Bools:
         """Leads for which a mutant is known: observed within D steps, or foreseen up to the target."""
-        now, last, _ = self._clock
+        now, last = self._clock
         shocked = bool(now - last < self.setup.dirty_interval)
         if not self._offline:
             return np.full(self.setup.horizon, shocked)
@@ -250,7 +253,7 @@ class Aggregator:
         return np.asarray(chosen / np.maximum(np.add.reduce(chosen, axis=1, keepdims=True), 1.0))
 
     def _learn(self, truth: float) -> None:
-        now, last, _ = self._clock
+        now, last = self._clock
         sent = self._sent[:, (int(now) - 1 - self._lead) % self.setup.horizon, self._lead]
         forecast, mixed, awake = sent
         clean = (now - last > self.setup.dirty_interval + self._lead).astype(float)

@@ -143,7 +143,8 @@ def _usable(matrix: AlignedMatrix) -> tuple[list[int], list[Excluded]]:
 
 def _limits(matrix: AlignedMatrix, part: SeriesMatrix, settings: Settings) -> Limits:
     offline = [k for k, group in enumerate(matrix.groups) if group == "offline"]
-    return fit_limits(part.truth_t, part.forecast_thk[:, :, offline], epsilon=settings.mutant_epsilon)
+    forecast_thk = part.forecast_thk[:, :, offline]
+    return fit_limits(part.truth_t, forecast_thk, epsilon=settings.mutant_epsilon, period=settings.period)
 
 
 def _setup(matrix: AlignedMatrix, settings: Settings, beta: float, limits: Limits) -> Setup:

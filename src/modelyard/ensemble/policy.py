@@ -275,6 +275,7 @@ def _read_limits(section: Section) -> Limits:
     }
     found = Limits(
         **numbers,
+        period=section.integer("period", None, low=1),
         jump_kind=section.text("jump_kind"),
         jump_rows=section.integer("jump_rows", None, low=0),
         shock_rows=section.integer("shock_rows", None, low=0),

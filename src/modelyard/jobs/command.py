@@ -38,11 +38,7 @@ def check_command(
     template: str, *, key: str, shell: bool, known: Mapping[str, object], faults: Faults
 ) -> None:
     """Note every reason why the template cannot be turned into a command."""
-    for name in dict.fromkeys(placeholders(template)):
-        if name not in known:
-            near = get_close_matches(name, list(known), n=1)
-            advice = f"did you mean {{{near[0]}}}?" if near else f"known: {', '.join(sorted(known))}"
-            faults.add(key, template, f"unknown placeholder {{{name}}}", advice)
+    check_placeholders(template, key=key, known=known, faults=faults)
     _check_values(template, key=key, shell=shell, known=known, faults=faults)
     if shell:
         return
@@ -60,6 +56,15 @@ def check_command(
         return
     if not words:
         faults.add(key, template, "is empty", "write the command to run")
+
+
+def check_placeholders(template: str, *, key: str, known: Mapping[str, object], faults: Faults) -> None:
+    """Note every placeholder of a command or a path that stands for nothing."""
+    for name in dict.fromkeys(placeholders(template)):
+        if name not in known:
+            near = get_close_matches(name, list(known), n=1)
+            advice = f"did you mean {{{near[0]}}}?" if near else f"known: {', '.join(sorted(known))}"
+            faults.add(key, template, f"unknown placeholder {{{name}}}", advice)
 
 
 def render_argv(template: str, values: Mapping[str, object]) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ from typing import Any
 from modelyard.core.digests import digest_json
 from modelyard.core.errors import DocumentError
 from modelyard.core.faults import Faults
-from modelyard.core.redaction import is_secret
 from modelyard.jobs.backend import Backend
 from modelyard.jobs.step import Step, is_name, step_digest, step_from, step_record
 
@@ -47,13 +46,11 @@ def make_plan(name: str, steps: Iterable[Step], *, run_dir: Path, faults: Faults
     """Order the steps, with a need for every input that another step leaves.
 
     Raises:
-        DocumentError: Two steps share a name or an output, a need is unknown, the needs go in a
-            circle, or a secret's value stands in a step's `env`. Faults of this machine are left
-            for the caller to judge.
+        DocumentError: Two steps share a name or an output, a need is unknown, or the needs go in
+            a circle. Faults of this machine are left for the caller to judge.
     """
     given = list(steps)
     _check_names(given, faults)
-    _check_secrets(given, faults)
     wired = _wired(given, faults)
     ordered = _ordered(wired, faults)
     lasting = [fault for fault in faults.found if not fault.here]
@@ -139,15 +136,6 @@ def _check_names(steps: Sequence[Step], faults: Faults) -> None:
                     f"is also left by {other}",
                     "give each step its own file",
                 )
-
-
-def _check_secrets(steps: Sequence[Step], faults: Faults) -> None:
-    """A plan is written to files, and a run is read back from them: neither may hold a secret's value."""
-    for step in steps:
-        for name in step.env:
-            if is_secret(name, step.secrets):
-                remedy = f"export {name} and name it under secrets instead"
-                faults.add(_key(step, f"env.{name}"), None, "is a secret written into the document", remedy)
 
 
 def _wired(steps: Sequence[Step], faults: Faults) -> dict[str, Step]:

@@ -41,6 +41,8 @@ class RunnerOptions:
     checks: Mapping[str, Check] = field(default_factory=dict)
     # Told of each step at the start and of every change; must return soon.
     observe: Callable[[StepProgress], None] = lambda _item: None
+    # Called whenever nothing is left to do but wait.
+    settled: Callable[[], None] = lambda: None
     # Asked at least twice a second whether to stop the jobs and leave a resumable run.
     stop: Callable[[], str] = lambda: ""
     # Longest sleep between two looks.
@@ -71,6 +73,7 @@ class Runner:
         self._not_before: dict[str, float] = {}  # step -> monotonic time of its next attempt
         self._drafts: list[Draft] = []
         self._unreachable_since: float | None = None
+        self._setback = False  # whether a step has ended badly since what hangs on it was looked at
 
     def run(self) -> Progress:
         """Drive every step to its end and give the standing of all.
@@ -90,6 +93,7 @@ class Runner:
             self._flush()
             if not self._active and not self._pending():
                 break
+            self._options.settled()
             self._backend.wait(self._nap())
         self._flush()
         return self.progress
@@ -159,6 +163,7 @@ class Runner:
             report = replace(report, detail=self._told(job, report))
         self._record_end(item, job, report)
         item.status = self._verdict(item, report)
+        self._setback = self._setback or item.status is StepStatus.FAILED
         item.note = "" if report.state is JobState.SUCCEEDED else report.detail
         self._options.observe(item)
 
@@ -211,6 +216,9 @@ class Runner:
 
     def _skip_hopeless(self) -> None:
         """Skip what needs a step that failed; without `continue_on_error`, all that has not begun."""
+        if not self._setback:
+            return
+        self._setback = False
         failed = [i for i in self.progress.with_status(StepStatus.FAILED) if i.step.required]
         ended_early = failed[0].step.name if failed and not self._options.continue_on_error else ""
         for item in self.progress.with_status(StepStatus.WAITING):  # plan order: needs come first
@@ -247,9 +255,9 @@ class Runner:
 
     def _launch_ready(self) -> None:
         """Announce and submit ready steps while there is room; ends are recorded in the same write."""
-        if not self._backend.free(Resources()):
-            return
-        for item in list(self._ready()):
+        for item in self._ready():
+            if not self._backend.free(Resources()):
+                return
             if not self._backend.free(item.step.resources):
                 continue
             job = self._announce(item)

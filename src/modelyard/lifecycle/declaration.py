@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from modelyard.core.digests import digest_json
 from modelyard.core.faults import Faults, Section
-from modelyard.jobs.command import check_command, fill
+from modelyard.jobs.command import check_command, check_placeholders, fill
 from modelyard.jobs.step import is_name
+from modelyard.lifecycle.document import YardDocument, read_document
 from modelyard.training.members import (
+    MEMBER_NAMES,
     Limits,
     Member,
     Scalar,
@@ -24,6 +22,7 @@ from modelyard.training.members import (
     check_members,
     read_limits,
     read_member,
+    twins,
 )
 
 SCHEMA = "modelyard.yard/1"
@@ -77,34 +76,24 @@ class Declaration:
     scope: Scope
 
 
-def document_digest(path: Path) -> tuple[str, str]:
-    """The yard's name and the digest of what its file says (comments and layout apart).
-
-    Raises:
-        DocumentError: The file is not YAML, or does not name the yard.
-    """
-    faults = Faults(file=str(path))
-    document = _load(path, faults)
-    name = Section(document, faults=faults).text("name")
-    if name and not is_name(name):
-        faults.add("name", name, "cannot name a folder", "use letters, digits, '.', '_', '-'")
-    faults.raise_if_any()
-    return name, digest_json(_plain(document))
-
-
 def read_declaration(path: Path, run_dir: Path) -> Declaration:
-    """Read a yard.yaml.
+    """Read a yard.yaml whose run goes into a given folder; see `declare`."""
+    return declare(read_document(path), run_dir)
+
+
+def declare(document: YardDocument, run_dir: Path) -> Declaration:
+    """Read what a yard.yaml declares; relative paths in it start from its folder.
 
     Args:
-        path: The file; relative paths in it start from its folder.
+        document: The file.
         run_dir: Where this run's files go.
 
     Raises:
         DocumentError: With every fault of the file.
     """
-    name, digest = document_digest(path)
+    path = document.path
     faults = Faults(file=str(path))
-    section = Section(_load(path, faults), faults=faults)
+    section = Section(document.data, faults=faults)
     section.choice("schema", SCHEMA, [SCHEMA])
     section.raw("name")
     horizon = section.integer("horizon", None, low=1, high=10_000)
@@ -116,8 +105,8 @@ def read_declaration(path: Path, run_dir: Path) -> Declaration:
     preparations = tuple(_read_preparation(item) for item in section.sections("prepare"))
     declaration = Declaration(
         path=path,
-        name=name,
-        digest=digest,
+        name=document.name,
+        digest=document.digest,
         horizon=horizon,
         period=period,
         step_s=_read_duration(section, "step"),
@@ -142,19 +131,21 @@ def _read_scope(
     """The placeholders, and the template of the truth's path resolved."""
     base = base_values(run_dir, folder)
     context = section.scalars("context")
-    for name in context:
-        if name in base or name in numbers:
-            section.faults.add(
-                f"context.{name}", context[name], "is a name of modelyard's own", "choose another name"
-            )
+    data = {name: str(path) for name, path in section.scalars("data").items()}
+    for place, given in (("context", context), ("data", data)):
+        for name in given:
+            if name in base or name in numbers or name in MEMBER_NAMES:
+                problem = "is a name of modelyard's own"
+                section.faults.add(f"{place}.{name}", given[name], problem, "choose another name")
+    known = {**context, **base}
+    for name, path in data.items():
+        check_placeholders(path, key=f"data.{name}", known=known, faults=section.faults)
     bare = Scope(folder=folder, run_dir=run_dir, values={}, datasets=())
-    data = section.section("data")
-    files = {k: bare.absolute(fill(str(v), {**context, **base})) for k, v in data.rest().items()}
+    files = {name: bare.absolute(fill(path, known)) for name, path in data.items()}
     truth = files.pop("truth", "")
     if not truth:
         section.faults.add("data.truth", None, "is missing", "give the file with columns target_time and y")
-    if "dataset" in files:
-        files["train_dataset"] = files["dataset"]
+    files |= twins(files)
     scope = Scope(
         folder=folder,
         run_dir=run_dir,
@@ -178,15 +169,6 @@ def _read_preparation(section: Section) -> Preparation:
 
 
 def _read_ensemble(section: Section) -> EnsembleSettings:
-    until = section.raw("validation_until")
-    if isinstance(until, datetime):
-        until = until.isoformat()
-    try:
-        moment = datetime.fromisoformat(str(until))
-    except ValueError:
-        remedy = "write an ISO 8601 time: earlier truth teaches the policy, later truth tests it"
-        section.faults.add(section.key("validation_until"), until, "is not a time", remedy)
-        moment = datetime.fromtimestamp(0, UTC)
     epsilon = section.number("mutant_epsilon", None, above=0.0) if section.has("mutant_epsilon") else None
     section.raw("mutant_epsilon")
     settings = EnsembleSettings(
@@ -195,10 +177,23 @@ def _read_ensemble(section: Section) -> EnsembleSettings:
         dirty_interval=section.integer("dirty_interval", 3, low=0),
         amplitude_window=section.integer("amplitude_window", 24, low=1),
         mutant_epsilon=epsilon,
-        validation_until=(moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat(),
+        validation_until=_read_moment(section, "validation_until"),
     )
     section.close()
     return settings
+
+
+def _read_moment(section: Section, name: str) -> str:
+    """An ISO 8601 time with its zone; UTC where it names none."""
+    remedy = "write an ISO 8601 time: earlier truth teaches the policy, later truth tests it"
+    text = section.raw(name)
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        problem = "is missing" if text is None else "is not a time"
+        section.faults.add(section.key(name), text, problem, remedy)
+        return ""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
 def _read_duration(section: Section, name: str) -> float:
@@ -236,54 +231,9 @@ def _check(declaration: Declaration, faults: Faults) -> None:
                 "is not a name",
                 "use letters, digits, '.', '_', '-'",
             )
-        check_command(
-            preparation.run,
-            key=f"{preparation.key}.run",
-            shell=preparation.shell,
-            known=declaration.scope.values,
-            faults=faults,
-        )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key may stand once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    "while reading a mapping",
-                    node.start_mark,
-                    f"the key {key!r} stands twice",
-                    key_node.start_mark,
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _load(path: Path, faults: Faults) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        faults.add("", None, "does not exist", "give the path of the file, or make one with `modelyard init`")
-    except UnicodeDecodeError as error:
-        faults.add("", None, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8")
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        faults.add(place, None, f"is not YAML ({error.problem})", "correct the file there")
-    except OSError as error:
-        faults.add("", None, f"cannot be read ({error.strerror})", "mend its permissions")
-    faults.raise_if_any()
-    return {}
-
-
-def _plain(value: Any) -> Any:
-    """The document as JSON: YAML's dates become text."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+        known = declaration.scope.values
+        key = f"{preparation.key}.run"
+        check_command(preparation.run, key=key, shell=preparation.shell, known=known, faults=faults)
+        for place, output in enumerate(preparation.outputs):
+            key = f"{preparation.key}.outputs[{place}]"
+            check_placeholders(output, key=key, known=known, faults=faults)

@@ -121,6 +121,7 @@ def _own_steps(declaration: Declaration, members: list[Member]) -> list[Step]:
             name=name,
             argv=(sys.executable, "-m", *command, str(places.spec(name))),
             cwd=str(declaration.scope.folder),
+            inputs=(declaration.truth,) if name == "collect" else (),
             outputs=outputs,
             needs=needs,
             after=after,
@@ -207,7 +208,7 @@ class SpecWriter:
             "train_s": _seconds(jobs.get("train")),
             "predict_s": _seconds(jobs.get("predict")),
             "cpu_s": sum(job.report.cpu_s or 0.0 for job in jobs.values()),
-            "reason": self._why(member),
+            "excluded": self._why(member) or None,
         }
 
 

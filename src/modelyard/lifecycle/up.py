@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +12,13 @@ from typing import Any
 
 from modelyard.core.errors import DocumentError
 from modelyard.core.faults import Fault, Faults
+from modelyard.core.files import read_json
+from modelyard.ensemble.headline import headline as backtest_rows
 from modelyard.jobs.plan import Plan, check_machine
 from modelyard.jobs.progress import Progress
 from modelyard.jobs.runner import Check
-from modelyard.lifecycle.declaration import Declaration, document_digest, read_declaration
+from modelyard.lifecycle.declaration import Declaration, declare
+from modelyard.lifecycle.document import read_document
 from modelyard.lifecycle.planning import Places, SpecWriter, up_plan
 from modelyard.runs.directory import RunDirectory, create_run
 from modelyard.runs.execution import ExecutionOptions, Observer, Outcome, execute, open_backend
@@ -61,13 +63,13 @@ def prepare_up(path: Path, runs_dir: Path, options: ExecutionOptions, *, fresh: 
     Raises:
         DocumentError: With every fault of the file.
     """
-    name, digest = document_digest(path)
-    run = f"{name}-{digest.removeprefix('sha256:')[:8]}"
+    document = read_document(path)
+    run = f"{document.name}-{document.digest.removeprefix('sha256:')[:8]}"
     if fresh:
         taken = (f"{run}-{i}" for i in range(2, 10_000) if not (runs_dir / f"{run}-{i}").exists())
         run = next(taken) if (runs_dir / run).exists() else run
     run_dir = runs_dir / run
-    declaration = read_declaration(path, run_dir)
+    declaration = declare(document, run_dir)
     faults = Faults(file=str(path))
     plan = up_plan(declaration, faults)
     backend = open_backend(options, run_dir / "jobs")
@@ -97,8 +99,9 @@ def up(
         plan=prepared.plan,
     )
     make_folders(declaration.members, declaration.scope)
+    manifest = _manifest_writer(declaration, directory)
     watching: tuple[Observer, ...] = (
-        _manifest_writer(declaration, directory),
+        manifest,
         SpecWriter(declaration),
         ArtifactKeeper(yard, prepared.run),
         *observers,
@@ -108,8 +111,12 @@ def up(
         continue_on_error=options.continue_on_error or declaration.continue_on_error,
         checks={**options.checks, **prediction_checks(declaration)},
         observers=watching,
+        settled=manifest.settle,
     )
-    outcome, progress = execute(yard, directory, prepared.plan, options)
+    try:
+        outcome, progress = execute(yard, directory, prepared.plan, options)
+    finally:
+        manifest.write(durable=True)
     return UpResult(
         outcome=outcome,
         directory=directory,
@@ -128,10 +135,8 @@ def prediction_checks(declaration: Declaration) -> dict[str, Check]:
 
 def headline(places: Places) -> list[dict[str, Any]]:
     """The rows of the result's table; empty when there is no backtest."""
-    from modelyard.ensemble.report import headline as rows  # pandas and matplotlib load here, not before
-
     path = places.backtest / "backtest.json"
-    return rows(json.loads(path.read_bytes())) if path.exists() else []
+    return backtest_rows(read_json(path)) if path.exists() else []
 
 
 def copy_starter(folder: Path) -> list[Path]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelyard.core.errors import DocumentError, TableError
-from modelyard.core.faults import Fault, Faults, Section
+from modelyard.core.errors import TableError
+from modelyard.core.faults import Faults, Section, read_json_document
 from modelyard.results.tables import PREDICTIONS, TRUTH, load_predictions, load_truth, open_table
 
 _ORDER = [("series", "ascending"), ("origin", "ascending"), ("lead", "ascending")]
@@ -57,7 +57,9 @@ def read_spec(path: Path) -> CollectSpec:
         DocumentError: the file is not JSON, or holds the faults listed.
     """
     faults = Faults(file=str(path))
-    section = Section(_document(path), faults=faults)
+    document = read_json_document(path, faults)
+    faults.raise_if_any()
+    section = Section(document, faults=faults)
     folder = path.parent
     models = tuple(_source(item, folder) for item in section.sections("models"))
     names = [model.name for model in models]
@@ -106,17 +108,3 @@ def _source(section: Section, folder: Path) -> Source:
     source = Source(name=section.text("name"), path=folder / section.text("path"))
     section.close()
     return source
-
-
-def _document(path: Path) -> object:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        fault = Fault(
-            file=str(path),
-            key="",
-            value="",
-            problem=f"cannot be read as JSON ({error})",
-            remedy="write a JSON spec",
-        )
-        raise DocumentError([fault]) from error

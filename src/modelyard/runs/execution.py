@@ -45,6 +45,8 @@ class ExecutionOptions:
     environment: Mapping[str, str] = field(default_factory=dict)
     checks: Mapping[str, Check] = field(default_factory=dict)
     observers: Sequence[Observer] = ()
+    # Called whenever nothing is left to do but wait.
+    settled: Callable[[], None] = lambda: None
 
 
 def open_backend(options: ExecutionOptions, jobs_dir: Path) -> Backend:
@@ -86,6 +88,7 @@ def execute(
                 continue_on_error=options.continue_on_error,
                 checks=options.checks,
                 observe=lambda item: _tell(options.observers, item),
+                settled=options.settled,
                 stop=asked,
             ),
         )

@@ -13,9 +13,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelyard.core.errors import JournalError
 from modelyard.core.journal import Entry, Journal
 
-_VERSION = 1
+_VERSION = 2
 _TABLES = """
 CREATE TABLE run (run TEXT PRIMARY KEY, kind TEXT, dir TEXT, source TEXT, created_at TEXT, ended_at TEXT,
                   outcome TEXT);
@@ -23,8 +24,8 @@ CREATE TABLE job (key TEXT PRIMARY KEY, run TEXT, step TEXT, attempt INTEGER, ba
                   state TEXT, exit_code INTEGER, reason TEXT, started_at TEXT, finished_at TEXT, cpu_s REAL);
 CREATE TABLE artifact (digest TEXT, run TEXT, kind TEXT, path TEXT, step TEXT, stored_at TEXT, parents TEXT,
                        PRIMARY KEY (digest, run, path));
-CREATE TABLE cursor (offset INTEGER NOT NULL, digest TEXT NOT NULL);
-INSERT INTO cursor VALUES (0, '');
+CREATE TABLE cursor (began INTEGER NOT NULL, offset INTEGER NOT NULL, digest TEXT NOT NULL);
+INSERT INTO cursor VALUES (0, 0, '');
 """
 
 
@@ -72,14 +73,22 @@ class Index:
             offset = db.execute("SELECT offset FROM cursor").fetchone()[0]
             for entry in self._journal.read(start=offset):
                 _apply(db, entry)
+                db.execute(
+                    "UPDATE cursor SET began = offset, offset = ?, digest = ?", (entry.end, entry.digest)
+                )
             db.execute("COMMIT")
             yield db
 
     def _is_stale(self, db: sqlite3.Connection) -> bool:
-        """Whether the journal is no longer the one that was indexed."""
-        offset = db.execute("SELECT offset FROM cursor").fetchone()[0]
-        size = self._journal.log.stat().st_size if self._journal.log.exists() else 0
-        return bool(offset > size)
+        """Whether the journal is no longer the one that was indexed: its last indexed entry is another."""
+        began, offset, digest = db.execute("SELECT began, offset, digest FROM cursor").fetchone()
+        if offset == 0:
+            return False
+        try:
+            last = next(self._journal.read(start=began), None)
+        except JournalError:
+            return True
+        return last is None or (last.end, last.digest) != (offset, digest)
 
 
 def _rebuild(db: sqlite3.Connection) -> None:
@@ -125,4 +134,3 @@ def _apply(db: sqlite3.Connection, entry: Entry) -> None:
             json.dumps(data["parents"]),
         )
         db.execute("INSERT OR REPLACE INTO artifact VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-    db.execute("UPDATE cursor SET offset = ?, digest = ?", (entry.end, entry.digest))

@@ -8,12 +8,11 @@ knows: `shell, secrets, timeout_s, retries, backoff_s, resources, outputs, requi
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelyard.core.faults import Faults, Section
+from modelyard.core.faults import Faults, Section, read_json_document
 from modelyard.jobs.plan import Plan, make_plan
 from modelyard.training.members import (
     Member,
@@ -25,12 +24,14 @@ from modelyard.training.members import (
     member_step,
     read_member,
     scalars_only,
+    twins,
 )
 
-_FILES = ("dataset", "val_dataset", "test_dataset", "project_root")
+_COMMAND = "train_cmd"
+_DATASETS = ("dataset", "train_dataset", "val_dataset", "test_dataset")
+_FILES = (*_DATASETS, "project_root")
 _KNOWN = (
     *_FILES,
-    "train_dataset",
     "horizon",
     "period",
     "beta",
@@ -66,7 +67,7 @@ def read_train_config(path: Path, run_dir: Path) -> TrainConfig:
         DocumentError: With every fault of the file.
     """
     faults = Faults(file=str(path))
-    section = Section(read_document(path, faults), faults=faults)
+    section = Section(read_json_document(path, faults), faults=faults)
     faults.raise_if_any()
     context = section.scalars("context")
     horizon = section.integer("horizon", 1, low=1)
@@ -74,18 +75,16 @@ def read_train_config(path: Path, run_dir: Path) -> TrainConfig:
     beta = section.number("beta", 0.7, above=0.0, below=1.0)
     seed = section.integer("seed", 42, low=0)
     folder = path.absolute().parent
-    files = {name: section.optional_text(name) for name in _FILES}
-    members = [read_member(item, train_key="train_cmd", extra=False) for item in section.sections("models")]
+    files = {name: section.optional_text(name) or _path_in(context, name) for name in _FILES}
+    members = [read_member(item, train_key=_COMMAND, extra=False) for item in section.sections("models")]
     if not members and section.raw("models") in (None, []):
         faults.add("models", section.raw("models"), "names no model", "list at least one model")
     free = _free_scalars(section.rest(), faults)
     values = _values(folder, run_dir, {**free, **context}, files)
     values |= {"horizon": horizon, "period": period, "beta": beta, "seed": seed}
-    datasets = tuple(
-        name for name in ("dataset", "train_dataset", "val_dataset", "test_dataset") if name in values
-    )
+    datasets = tuple(name for name in _DATASETS if name in values)
     scope = Scope(folder=folder, run_dir=run_dir, values=values, datasets=datasets)
-    check_members(members, scope, faults)
+    check_members(members, scope, faults, train_key=_COMMAND)
     faults.raise_if_any()
     return TrainConfig(
         path=path,
@@ -108,31 +107,19 @@ def train_plan(config: TrainConfig, faults: Faults) -> Plan:
     return make_plan(config.path.stem, steps, run_dir=config.scope.run_dir, faults=faults)
 
 
-def read_document(path: Path, faults: Faults) -> object:
-    """The JSON value of a file, or a fault that says where it ends to be JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        faults.add("", None, "does not exist", "give the path of the file")
-    except UnicodeDecodeError as error:
-        faults.add("", None, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8")
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        faults.add(place, None, f"is not JSON ({error.msg})", "correct the file there")
-    except OSError as error:
-        faults.add("", None, f"cannot be read ({error.strerror})", "mend its permissions")
-    return {}
-
-
 def _values(
     folder: Path, run_dir: Path, given: Mapping[str, Scalar], files: Mapping[str, str | None]
 ) -> dict[str, Scalar]:
-    """What placeholders stand for; files are made absolute, our own names win."""
+    """What placeholders stand for: files are made absolute, and of our own names ELPA's win."""
     scope = Scope(folder=folder, run_dir=run_dir, values={}, datasets=())
     absolute = {name: scope.absolute(path) for name, path in files.items() if path is not None}
-    if "dataset" in absolute:
-        absolute["train_dataset"] = absolute["dataset"]
-    return {**given, **absolute, **base_values(run_dir, folder)}
+    own = base_values(run_dir, folder)
+    return {**own, **given, **absolute, **twins(absolute), "run_dir": own["run_dir"]}
+
+
+def _path_in(context: Mapping[str, Scalar], name: str) -> str | None:
+    """A file that is named in the context instead of at the top."""
+    return str(context[name]) if name in context else None
 
 
 def _free_scalars(rest: Mapping[str, object], faults: Faults) -> dict[str, Scalar]:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.core.faults import Faults, Section
-from modelyard.jobs.command import check_command, fill, render_argv, render_shell
+from modelyard.jobs.command import check_command, check_placeholders, fill, render_argv, render_shell
 from modelyard.jobs.step import Output, Resources, Step, is_name
 
 GROUPS = ("online", "offline")
+#: What a placeholder stands for that is each member's own.
+MEMBER_NAMES = ("model_dir", "model_name")
 Scalar = str | int | float | bool
 
 
@@ -132,8 +134,8 @@ def read_limits(section: Section) -> Limits:
     )
 
 
-def check_members(members: list[Member], scope: Scope, faults: Faults) -> None:
-    """Note duplicate names and commands that cannot be rendered."""
+def check_members(members: list[Member], scope: Scope, faults: Faults, *, train_key: str = "train") -> None:
+    """Note duplicate names, and commands and paths that cannot be rendered; keys as in `read_member`."""
     seen: dict[str, str] = {}
     for member in members:
         folded = member.name.casefold()
@@ -141,12 +143,13 @@ def check_members(members: list[Member], scope: Scope, faults: Faults) -> None:
             remedy = f"rename one: {seen[folded]} and {member.key} would share a folder"
             faults.add(f"{member.key}.name", member.name, "names two models", remedy)
         seen.setdefault(folded, member.key)
-        for part, template in (("train", member.train), ("predict", member.predict)):
+        known = scope.of(member.name)
+        for part, template in ((train_key, member.train), ("predict", member.predict)):
             if template:
                 key = f"{member.key}.{part}"
-                check_command(
-                    template, key=key, shell=member.shell, known=scope.of(member.name), faults=faults
-                )
+                check_command(template, key=key, shell=member.shell, known=known, faults=faults)
+        for name, path in member.outputs.items():
+            check_placeholders(path, key=f"{member.key}.outputs.{name}", known=known, faults=faults)
 
 
 def member_step(
@@ -194,9 +197,9 @@ def make_folders(members: Sequence[Member], scope: Scope) -> None:
 
 
 def used_files(template: str, scope: Scope) -> tuple[str, ...]:
-    """The input files of the document that a command names."""
-    used = (name for name in scope.datasets if f"{{{name}}}" in template)
-    return tuple(dict.fromkeys(str(scope.values[name]) for name in used))
+    """The input files of the document that a command names; what a URL names is not looked for here."""
+    used = dict.fromkeys(str(scope.values[name]) for name in scope.datasets if f"{{{name}}}" in template)
+    return tuple(path for path in used if "://" not in path)
 
 
 def script_of(argv: tuple[str, ...], scope: Scope) -> tuple[str, ...]:
@@ -213,6 +216,14 @@ def base_values(run_dir: Path, folder: Path) -> dict[str, Scalar]:
         "run_dir": str(run_dir),
         "data_dir": str(run_dir / "data"),
         "yard_dir": str(folder),
+    }
+
+
+def twins(files: Mapping[str, str]) -> dict[str, str]:
+    """`dataset` and `train_dataset` are two names of one file: what a missing one stands for."""
+    names = ("dataset", "train_dataset")
+    return {
+        name: files[other] for name, other in (names, names[::-1]) if name not in files and other in files
     }
 
 

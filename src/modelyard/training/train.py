@@ -78,7 +78,11 @@ def train(
     if not directory.manifest_path.exists():
         writer.start(Progress(prepared.plan))
     watching: tuple[Observer, ...] = (writer, ArtifactKeeper(yard, name), *observers)
-    return execute(yard, directory, prepared.plan, replace(options, observers=watching))
+    options = replace(options, observers=watching, settled=writer.settle)
+    try:
+        return execute(yard, directory, prepared.plan, options)
+    finally:
+        writer.write(durable=True)
 
 
 def _writer(prepared: PreparedTraining, created_at: str, paths: Sequence[Path]) -> ManifestWriter:

@@ -20,8 +20,10 @@ anything = st.recursive(
     | st.floats()
     | st.text(max_size=6)
     | st.dates(),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text(max_size=3) | st.integers() | st.dates(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3) | st.integers() | st.dates(), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -170,7 +172,11 @@ def test_unknown_keys_are_noted_with_the_nearest_known_name():
     of.number("beta", 0.5, above=0, below=1)
     of.close()
     (fault,) = of.faults.found
-    assert (fault.key, fault.problem, fault.remedy) == ("horizn", "is an unknown key", "did you mean horizon?")
+    assert (fault.key, fault.problem, fault.remedy) == (
+        "horizn",
+        "is an unknown key",
+        "did you mean horizon?",
+    )
 
 
 def test_without_a_near_name_the_known_ones_are_listed():

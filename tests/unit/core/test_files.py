@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -22,7 +21,7 @@ def test_bytes_and_text_arrive_and_parents_are_made(tmp_path, durable):
     assert path.read_bytes() == "é\n".encode()
     write_whole(path, b"\x00\xff", durable=durable)
     assert path.read_bytes() == b"\x00\xff"
-    assert os.listdir(path.parent) == ["file"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
 
 def test_a_reader_sees_the_old_or_the_new_never_a_part(tmp_path):
@@ -53,7 +52,7 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
     with pytest.raises(TypeError):
         write_whole(path, 3)  # type: ignore[arg-type]
     assert read_json(path) == {"old": True}
-    assert os.listdir(tmp_path) == ["file.json"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.json"]
 
 
 def test_a_full_disk_leaves_the_old_content_and_no_litter(tmp_path):
@@ -77,7 +76,7 @@ def test_a_full_disk_leaves_the_old_content_and_no_litter(tmp_path):
     )
     assert answer.stdout.strip() == "27"  # EFBIG
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,7 @@ def test_several_processes_write_one_chain_and_their_batches_stay_together(tmp_p
         assert [e.data["number"] for e in entries if e.data["writer"] == writer] == [
             i for size in sizes for i in range(size)
         ]
-    for one, following in zip(entries, entries[1:], strict=False):
+    for one, following in pairwise(entries):
         if following.data["number"] > 0:  # within a batch nobody else comes between
             assert following.data["writer"] == one.data["writer"]
 
@@ -205,7 +206,8 @@ def test_an_instance_goes_on_after_the_disk_was_full(tmp_path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))\n"
         "journal.append([Draft(kind='test', run='run', data={'number': -1})])\n"
     )
-    code = code.replace("journal = J", "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (5000, 90000))\njournal = J", 1)  # fmt: skip
+    first_limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (5000, 90_000))\njournal = J"
+    code = code.replace("journal = J", first_limit, 1)
     recorded = int(limited(code, tmp_path, 90_000))
     assert numbers(Journal(tmp_path)) == [*(n for n in range(recorded) for _ in range(3)), -1]
     assert verify_journal(tmp_path).faults == ()
@@ -242,7 +244,8 @@ def test_what_is_no_json_leaves_no_trace(tmp_path):
 def test_a_writer_killed_anywhere_leaves_a_journal_that_goes_on(tmp_path, place):
     code = (
         "import sys; from pathlib import Path; from modelyard.core.journal import Draft, Journal\n"
-        "for n in range(3): Journal(Path(sys.argv[1])).append([Draft(kind='test', run='', data={'number': n})])"
+        "for n in range(3):\n"
+        "    Journal(Path(sys.argv[1])).append([Draft(kind='test', run='', data={'number': n})])"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], env={**os.environ, VARIABLE: f"{place}:2"}, check=False

@@ -48,12 +48,12 @@ def test_an_unknown_name_lists_the_known(site):
 def test_two_packages_under_one_name_are_refused(site):
     install(site, "one", {"alpha": "json:loads"})
     install(site, "two", {"alpha": "json:dumps"})
-    with pytest.raises(PluginError, match="json:dumps, json:loads"):
+    with pytest.raises(PluginError, match=r"json:dumps, json:loads"):
         load_plugin(GROUP, "alpha")
 
 
 @pytest.mark.parametrize("value", ["no_such_module:thing", "json:no_such_name"])
 def test_what_does_not_load_says_why(site, value):
     install(site, "one", {"alpha": value})
-    with pytest.raises(PluginError, match="does not load: .*no_such"):
+    with pytest.raises(PluginError, match=r"does not load: .*no_such"):
         load_plugin(GROUP, "alpha")

@@ -11,7 +11,8 @@ from modelyard.core.redaction import REDACTED, is_secret, redacted
 
 @pytest.mark.parametrize(
     "name",
-    ["HF_TOKEN", "hf_token", "GITHUBTOKEN", "OPENAI_API_KEY", "APIKEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD",
+    ["HF_TOKEN", "hf_token", "GITHUBTOKEN", "OPENAI_API_KEY", "APIKEY", "AWS_SECRET_ACCESS_KEY",
+     "DB_PASSWORD",
      "PGPASSWD", "GOOGLE_CREDENTIALS", "SSH_PRIVATE_KEY"],
 )  # fmt: skip
 def test_names_that_give_a_secret_away(name):

@@ -81,11 +81,13 @@ class World:
 
 
 def build_world(seed: int = 0, steps: int = 240, leads: int = 3) -> World:
-    """A 24-step season, drifting in size, with bursts; three online and two offline experts."""
+    """A 24-step season with a burst, drifting in size, and storms; three online and two offline experts."""
     rng = np.random.default_rng(seed)
     t = np.arange(steps)
     shape = 20 + 8 * np.sin(2 * np.pi * t / 24) + 25.0 * (t % 24 == 9)
     truth = shape * (1 + 0.3 * np.sin(t / 60)) + rng.normal(0, 0.5, steps)
+    for storm in (45, 77, 101, 150, 190, 215):
+        truth[storm : storm + 2] += 60.0 + storm / 10
     forecast = np.full((steps, leads, 5), np.nan)
     for lead in range(1, leads + 1):
         late = np.concatenate([np.full(lead, 20.0), truth[:-lead]])

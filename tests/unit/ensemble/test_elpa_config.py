@@ -120,5 +120,5 @@ def test_a_disabled_model_is_left_out(tmp_path):
 def test_a_file_that_is_not_json_is_a_fault(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("{")
-    with pytest.raises(DocumentError, match="cannot be read as JSON"):
+    with pytest.raises(DocumentError, match="is not JSON"):
         read_elpa_config(path)

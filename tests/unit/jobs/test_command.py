@@ -14,10 +14,27 @@ from modelyard.jobs.command import check_command, fill, placeholders, render_arg
 
 # Whatever a file name or a setting may hold; no NUL, which no argument can carry.
 awkward = st.text(
-    st.sampled_from(list(" \t\n'\"\\$`;&|<>(){}[]*?!#~=%^-,:@/ab0é")) | st.characters(exclude_categories=["Cs"]),
+    st.sampled_from(list(" \t\n'\"\\$`;&|<>(){}[]*?!#~=%^-,:@/ab0é"))
+    | st.characters(exclude_categories=["Cs"]),
     max_size=12,
 ).filter(lambda text: "\0" not in text)
-NASTY = ["a b", "$(id)", "`id`", ";id;", "'", '"', "\\", "\n", "{x}", "${HOME}", "*", "~", "", "-n", "a'b\"c\\'d"]
+NASTY = [
+    "a b",
+    "$(id)",
+    "`id`",
+    ";id;",
+    "'",
+    '"',
+    "\\",
+    "\n",
+    "{x}",
+    "${HOME}",
+    "*",
+    "~",
+    "",
+    "-n",
+    "a'b\"c\\'d",
+]
 
 
 def faults_of(template: str, *, shell: bool = False, **known: object) -> list[str]:
@@ -81,7 +98,7 @@ def words_of(template: str, **values: object) -> list[str]:
 
 
 EVERYWHERE = (
-    "printf '%s\\0' {x} \"{x}\" '{x}' a{x}b \"a{x}b\" 'a{x}b' \"it's {x}\" 'say \"{x}\"' \\'{x}\\\" \"\\\"{x}\""
+    'printf \'%s\\0\' {x} "{x}" \'{x}\' a{x}b "a{x}b" \'a{x}b\' "it\'s {x}" \'say "{x}"\' \\\'{x}\\" "\\"{x}"'
 )
 
 
@@ -106,7 +123,7 @@ def test_values_inside_substitutions_are_quoted_for_where_they_stand(value):
     """`$(` begins anew inside double quotes; its closing parenthesis goes back to them."""
     template = (
         "printf '%s\\0' \"$(printf '%s.' {x})\" \"$(printf '%s.' \"{x}\")\" \"$(printf '%s.' '{x}')\" "
-        "\"$(printf '%s.' \"$(printf '%s.' {x})\")\" \"$(true) {x}\""
+        '"$(printf \'%s.\' "$(printf \'%s.\' {x})")" "$(true) {x}"'
     )
     # A substitution itself drops newlines at the end; the dot keeps them.
     assert words_of(template, x=value) == [f"{value}."] * 3 + [f"{value}..", f" {value}"]
@@ -197,7 +214,11 @@ def test_unknown_placeholders_are_named_once_with_the_nearest_known():
 
 @pytest.mark.parametrize(
     ("template", "problem"),
-    [("run 'open", "cannot be split into words (No closing quotation)"), ("  ", "is empty"), ("", "is empty")],
+    [
+        ("run 'open", "cannot be split into words (No closing quotation)"),
+        ("  ", "is empty"),
+        ("", "is empty"),
+    ],
 )
 def test_what_cannot_be_split_is_a_fault(template, problem):
     assert faults_of(template) == [problem]

@@ -92,7 +92,12 @@ def test_a_path_that_only_begins_like_the_run_directory_is_another(beside):
 
 @pytest.mark.parametrize(
     "argv",
-    [("run", "/runs/a"), ("run", "--out=/runs/a/x"), ("cd '/runs/a' && run \"/runs/a/x\"",), ("-I/runs/a:/usr",)],
+    [
+        ("run", "/runs/a"),
+        ("run", "--out=/runs/a/x"),
+        ("cd '/runs/a' && run \"/runs/a/x\"",),
+        ("-I/runs/a:/usr",),
+    ],
 )
 def test_the_run_directory_is_found_inside_words(argv):
     step = dataclasses.replace(BASE, argv=argv)
@@ -101,7 +106,8 @@ def test_the_run_directory_is_found_inside_words(argv):
 
 @pytest.mark.parametrize(
     "same",
-    [{"name": "other"}, {"required": False}, {"member": "tide"}, {"retries": 3}, {"backoff_s": 9.0}, {"backend": "slurm"}],
+    [{"name": "other"}, {"required": False}, {"member": "tide"}, {"retries": 3}, {"backoff_s": 9.0},
+     {"backend": "slurm"}],
 )  # fmt: skip
 def test_the_digest_does_not_see_how_a_step_is_named_or_treated(same):
     assert digest(dataclasses.replace(BASE, **same)) == digest(BASE)
@@ -144,7 +150,8 @@ def test_names(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "..", "../x", "a/../b", "/a", "a/", "a//b", ".hidden", "a/.b", "-a", "a b", "é", "a\n", "x" * 101]
+    "name",
+    ["", "..", "../x", "a/../b", "/a", "a/", "a//b", ".hidden", "a/.b", "-a", "a b", "é", "a\n", "x" * 101],
 )
 def test_what_cannot_be_a_name(name):
     assert not is_name(name)

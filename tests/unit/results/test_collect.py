@@ -93,7 +93,7 @@ def test_every_fault_of_a_spec_is_told_at_once(tmp_path: Path) -> None:
 def test_a_spec_without_models_or_without_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match="name at least one model"):
         read_spec(write_yard(tmp_path, models=[]))
-    with pytest.raises(DocumentError, match="cannot be read as JSON"):
+    with pytest.raises(DocumentError, match="does not exist"):
         read_spec(tmp_path / "absent.json")
 
 

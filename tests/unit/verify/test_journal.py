@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 
 import pytest
+import rfc8785
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -126,7 +128,8 @@ def test_spaces_are_noticed_though_they_mean_nothing(tampered):
     [
         (None, "head.json is missing: a truncated log could not be noticed"),
         (b"{}", "head.json is not a journal head"),
-        (b'{"count": 2, "digest": "sha256:00"}', "entry 2 is not the one that the head names: the log was rewritten"),
+        (b'{"count": 2, "digest": "sha256:00"}',
+         "entry 2 is not the one that the head names: the log was rewritten"),
         (b'{"count": 0, "digest": ""}', "entry 0 is not the one that the head names: the log was rewritten"),
     ],
 )  # fmt: skip
@@ -166,10 +169,45 @@ def test_the_command_prints_the_verdict_and_its_status_tells_it(tmp_path, sound)
 
 
 def test_it_needs_nothing_of_ours():
-    code = "import sys, modelyard.verify.journal; print([m for m in sys.modules if m.startswith('modelyard')])"
+    code = (
+        "import sys, modelyard.verify.journal; print([m for m in sys.modules if m.startswith('modelyard')])"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert set(json.loads(loaded.replace("'", '"'))) == {
         "modelyard",
         "modelyard.verify",
         "modelyard.verify.journal",
     }
+
+
+def chained(numbers):
+    """Lines whose digests and links are right, whatever their numbers."""
+    previous, lines = "sha256:" + "0" * 64, []
+    for number in numbers:
+        body = {
+            "data": {},
+            "kind": "test",
+            "prev": previous,
+            "run": "",
+            "schema": "s",
+            "seq": number,
+            "time": "",
+        }
+        previous = "sha256:" + hashlib.sha256(rfc8785.dumps(body)).hexdigest()
+        lines.append(rfc8785.dumps({**body, "digest": previous}) + b"\n")
+    return lines, json.dumps({"count": len(lines), "digest": previous})
+
+
+@pytest.mark.parametrize(
+    ("numbers", "faults"),
+    [
+        ((1, 2, 3), ()),
+        ((1, 3), ("line 2: has number 3: entries were removed, added or reordered",)),
+        ((1, 1), ("line 2: has number 1: entries were removed, added or reordered",)),
+    ],
+)
+def test_numbers_go_without_gaps_even_where_the_links_hold(tmp_path, numbers, faults):
+    lines, head = chained(numbers)
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines))
+    (tmp_path / "head.json").write_text(head)
+    assert verify_journal(tmp_path).faults == faults

@@ -25,7 +25,9 @@ def claimant(native_id: str) -> int:
 
 def test_a_job_is_a_folder_that_tells_everything(open_local, make_step, ended):
     backend = open_local()
-    native_id = backend.submit(make_step(script="echo hello", env={"LR": "1"}, timeout_s=60.0), "key-1")
+    native_id = backend.submit(
+        make_step(script="sleep 0.1; echo hello", env={"LR": "1"}, timeout_s=60.0), "key-1"
+    )
     report = ended(backend, native_id)
     folder = Path(native_id)
     assert folder.name == "key-1"
@@ -34,7 +36,11 @@ def test_a_job_is_a_folder_that_tells_everything(open_local, make_step, ended):
         "exit.json",
     }  # fmt: skip
     request = read_json(folder / "request.json")
-    assert (request["argv"], request["timeout_s"], request["env"]) == (["echo hello"], 60.0, {"LR": "1"})
+    assert (request["argv"], request["timeout_s"], request["env"]) == (
+        ["sleep 0.1; echo hello"],
+        60.0,
+        {"LR": "1"},
+    )
     ended_record = read_json(folder / "exit.json")
     assert (ended_record["exit_code"], ended_record["reason"]) == (0, "exit")
     assert report.cpu_s is not None
@@ -62,7 +68,9 @@ def test_recorded_environment_names_the_rest_without_values(open_local, make_ste
     assert "value-2" not in text
 
 
-def test_a_killed_wrapper_is_a_lost_job_and_nothing_of_it_lives_on(open_local, make_step, ended, wait_until, tmp_path):
+def test_a_killed_wrapper_is_a_lost_job_and_nothing_of_it_lives_on(
+    open_local, make_step, ended, wait_until, tmp_path
+):
     backend = open_local()
     script = "setsid sleep 600 & echo $! > stray; " + WAIT
     native_id = backend.submit(make_step(script=script), "key")
@@ -105,7 +113,9 @@ def test_a_variable_of_the_step_wins_over_what_is_set_for_it(open_local, make_st
     assert backend.logs(native_id, "stdout")[0] == b"7,5\n"
 
 
-def test_a_job_submitted_again_before_its_wrapper_took_it_keeps_its_gpu(open_local, make_step, ended, wait_until, tmp_path):
+def test_a_job_submitted_again_before_its_wrapper_took_it_keeps_its_gpu(
+    open_local, make_step, ended, wait_until, tmp_path
+):
     """The second call must not write a request with another GPU than the one that the command sees."""
     backend = open_local(gpus=("0", "1", "2"))
     step = make_step(script="echo $CUDA_VISIBLE_DEVICES; " + WAIT, resources=Resources(gpus=1))
