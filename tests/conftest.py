@@ -20,7 +20,9 @@ from modelyard.runs.yard import Yard, open_yard
 DEADLINE_S = 30.0
 
 # The machine may be busy: how long an example takes says nothing.
-settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "house", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("house")
 
 

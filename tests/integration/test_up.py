@@ -104,6 +104,30 @@ def test_a_member_that_is_mended_joins_on_resume(
     assert second["excluded"] == []
 
 
+def test_a_changed_script_runs_again_and_what_hangs_on_it(tmp_path: Path, small_yard, modelyard) -> None:
+    small_yard()
+    assert modelyard("up", "yard.yaml").returncode == 0
+    source = (tmp_path / "member.py").read_text()
+    (tmp_path / "member.py").write_text(source.replace("0.8 * y[", "0.9 * y["))
+    again = modelyard("up", "yard.yaml")
+    assert again.returncode == 0
+    assert "predict/naive                running" in again.stderr
+    assert "report                       running" in again.stderr
+    assert (
+        "prepare/series               ok" in again.stderr
+        and "prepare/series               running" not in again.stderr
+    )
+
+
+def test_fresh_begins_anew_and_is_taken_up_without_it(tmp_path: Path, small_yard, modelyard) -> None:
+    small_yard()
+    assert modelyard("up", "yard.yaml").returncode == 0
+    assert modelyard("up", "yard.yaml", "--fresh").returncode == 0
+    runs = sorted(path.name for path in (tmp_path / ".modelyard" / "runs").iterdir())
+    assert len(runs) == 2 and runs[1] == f"{runs[0]}-2"
+    assert f"run {runs[1]}: succeeded" in modelyard("up", "yard.yaml").stdout
+
+
 def test_cancel_leaves_nothing_alive_and_a_run_to_resume(
     tmp_path: Path, small_yard, modelyard, run_dir, member, wait_until
 ) -> None:

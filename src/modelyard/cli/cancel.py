@@ -22,7 +22,7 @@ def command(run: str, yard_dir: Path) -> None:
     yard = open_yard(yard_dir, create=False)
     row = find_run(yard, run)
     directory = open_run(Path(row.dir))
-    stopped = cancel_run(yard, directory, lambda: open_backend(execution_options(None), directory.jobs_dir))
+    stopped = cancel_run(yard, directory, lambda: open_backend(execution_options(), directory.jobs_dir))
     click.echo(
         f"{row.run}: stopped" + (f" ({stopped} jobs that had outlived their driver)" if stopped else "")
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,23 +37,43 @@ def json_option(function: F) -> F:
 def jobs_option(function: F) -> F:
     """`--jobs N`."""
     return click.option(
-        "--jobs", "slots", type=click.IntRange(min=1),
+        "--jobs",
+        "slots",
+        type=click.IntRange(min=1),
         help="CPU slots; as many one-CPU steps run at once. [default: the cores]",
-    )(function)  # fmt: skip
-
-
-def continue_option(function: F) -> F:
-    """`--continue-on-error`."""
-    return click.option(
-        "--continue-on-error",
-        is_flag=True,
-        help="Let the pool go on when a member fails; the exit status is then 3.",
     )(function)
 
 
-def execution_options(slots: int | None, *, continue_on_error: bool = False) -> ExecutionOptions:
+def backend_option(function: F) -> F:
+    """`--backend NAME`."""
+    return click.option(
+        "--backend", default="local", show_default=True, help="Where jobs run: an installed backend's name."
+    )(function)
+
+
+def execution_flags(function: Callable[..., None]) -> Callable[..., None]:
+    """`--jobs`, `--backend` and `--continue-on-error`, handed over as `options`."""
+
+    @wraps(function)
+    def with_options(slots: int | None, backend: str, continue_on_error: bool, **rest: Any) -> None:
+        options = execution_options(slots, backend=backend, continue_on_error=continue_on_error)
+        function(options=options, **rest)
+
+    go_on = click.option(
+        "--continue-on-error",
+        is_flag=True,
+        help="Let the pool go on when a member fails; the exit status is then 3.",
+    )
+    return jobs_option(backend_option(go_on(with_options)))
+
+
+def execution_options(
+    slots: int | None = None, *, backend: str = "local", continue_on_error: bool = False
+) -> ExecutionOptions:
     """The options of this invocation with the environment that jobs start from."""
-    return ExecutionOptions(slots=slots, continue_on_error=continue_on_error, environment=dict(os.environ))
+    return ExecutionOptions(
+        backend=backend, slots=slots, continue_on_error=continue_on_error, environment=dict(os.environ)
+    )
 
 
 def print_json(value: Any) -> None:

@@ -10,7 +10,14 @@ from typing import Any
 import click
 
 from modelyard.cli.main import REFUSED
-from modelyard.cli.options import execution_options, jobs_option, json_option, print_json, yard_option
+from modelyard.cli.options import (
+    backend_option,
+    execution_options,
+    jobs_option,
+    json_option,
+    print_json,
+    yard_option,
+)
 from modelyard.jobs.plan import plan_record
 from modelyard.lifecycle.up import Prepared, prepare_up
 from modelyard.runs.execution import ExecutionOptions, open_backend
@@ -20,14 +27,15 @@ from modelyard.runs.execution import ExecutionOptions, open_backend
 @click.argument("path", metavar="YARD.YAML", type=click.Path(path_type=Path))
 @yard_option
 @jobs_option
+@backend_option
 @json_option
-def command(path: Path, yard_dir: Path, slots: int | None, as_json: bool) -> None:
+def command(path: Path, yard_dir: Path, slots: int | None, backend: str, as_json: bool) -> None:
     """Read a yard.yaml, check all of it, and show every command as it would be launched.
 
     What this machine lacks (a program, a file, disk) is told on standard error and makes the exit
     status 2; nothing is written or executed.
     """
-    options = execution_options(slots)
+    options = execution_options(slots, backend=backend)
     show(prepare_up(path, yard_dir.absolute() / "runs", options), options, as_json=as_json)
 
 
@@ -44,12 +52,12 @@ def show(prepared: Prepared, options: ExecutionOptions, *, as_json: bool) -> Non
 
 
 def _record(prepared: Prepared, options: ExecutionOptions) -> dict[str, Any]:
-    backend = open_backend(options, Path(prepared.plan.run_dir) / "jobs")
+    opened = open_backend(options, Path(prepared.plan.run_dir) / "jobs")
     return {
         "run": prepared.run,
         "plan": plan_record(prepared.plan),
         "requests": [
-            {"step": step.name, "request": backend.render(step).body} for step in prepared.plan.steps
+            {"step": step.name, "request": opened.render(step).body} for step in prepared.plan.steps
         ],
         "lacking": [str(fault) for fault in prepared.lacking],
     }

@@ -11,13 +11,12 @@ import click
 
 from modelyard.cli.options import (
     EXIT_STATUS,
-    continue_option,
-    execution_options,
-    jobs_option,
+    execution_flags,
     json_option,
     yard_option,
 )
 from modelyard.cli.progress import shown
+from modelyard.runs.execution import ExecutionOptions
 from modelyard.runs.yard import open_yard
 from modelyard.training.train import PreparedTraining, prepare_training, record_plan, train
 
@@ -35,31 +34,31 @@ from modelyard.training.train import PreparedTraining, prepare_training, record_
 @click.option(
     "--execute", is_flag=True, help="Run the commands; without it they are only shown and recorded."
 )
-@continue_option
-@jobs_option
+@execution_flags
 @yard_option
 @json_option
 def command(
-    config: Path, run_dir: Path | None, manifest_out: Path | None, yard_dir: Path, **chosen: bool | int | None
+    config: Path,
+    run_dir: Path | None,
+    manifest_out: Path | None,
+    yard_dir: Path,
+    options: ExecutionOptions,
+    **flags: bool,
 ) -> None:
     """Plan or run the training commands of an ELPA file, whatever the number of models.
 
     Without --execute nothing is trained: the commands are printed, and the manifest says `planned`.
     """
-    slots = chosen["slots"]
-    options = execution_options(
-        None if slots is None else int(slots), continue_on_error=bool(chosen["continue_on_error"])
-    )
     run_dir = run_dir or yard_dir.absolute() / "runs" / config.stem
     prepared = prepare_training(config, run_dir, manifest_out, options)
-    if not chosen["execute"]:
+    if not flags["execute"]:
         record_plan(prepared)
-        _show(prepared, as_json=bool(chosen["as_json"]))
+        _show(prepared, as_json=flags["as_json"])
         return
     yard = open_yard(yard_dir, create=True)
-    with shown(len(prepared.plan.steps), quiet=bool(chosen["as_json"])) as observer:
+    with shown(len(prepared.plan.steps), quiet=flags["as_json"]) as observer:
         outcome, _ = train(yard, prepared, options, observers=[observer])
-    if chosen["as_json"]:
+    if flags["as_json"]:
         click.echo(prepared.manifests[0].read_text(), nl=False)
     else:
         click.echo(f"{outcome.value}; manifest: {prepared.manifests[-1]}")

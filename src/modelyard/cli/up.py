@@ -11,9 +11,7 @@ import click
 
 from modelyard.cli.options import (
     EXIT_STATUS,
-    continue_option,
-    execution_options,
-    jobs_option,
+    execution_flags,
     json_option,
     print_json,
     yard_option,
@@ -21,7 +19,7 @@ from modelyard.cli.options import (
 from modelyard.cli.plan import show
 from modelyard.cli.progress import shown
 from modelyard.lifecycle.up import UpResult, headline, prepare_up, up
-from modelyard.runs.execution import Outcome
+from modelyard.runs.execution import ExecutionOptions, Outcome
 from modelyard.runs.yard import open_yard
 
 _BEST = "best_single_hindsight"
@@ -40,18 +38,16 @@ _COLUMNS = {
 @click.command(name="up")
 @click.argument("path", metavar="YARD.YAML", type=click.Path(path_type=Path))
 @yard_option
-@jobs_option
-@continue_option
+@execution_flags
 @json_option
 @click.option("--dry-run", is_flag=True, help="Show the commands and stop; the same as `modelyard plan`.")
 @click.option("--fresh", is_flag=True, help="Begin a new run even though this file was run before.")
-def command(path: Path, yard_dir: Path, slots: int | None, continue_on_error: bool, **flags: bool) -> None:
+def command(path: Path, yard_dir: Path, options: ExecutionOptions, **flags: bool) -> None:
     """Train, predict, collect, build the ELPA policy, backtest it and write the report.
 
     Killed or stopped, it is taken up by the same command: jobs that still run are adopted, what has
     succeeded is not repeated.
     """
-    options = execution_options(slots, continue_on_error=continue_on_error)
     prepared = prepare_up(path, yard_dir.absolute() / "runs", options, fresh=flags["fresh"])
     if flags["dry_run"]:
         show(prepared, options, as_json=flags["as_json"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -54,6 +54,8 @@ class Job:
     backend: str
     native_id: str = ""
     report: Report = Report(state=JobState.PENDING)
+    # What each input was when the attempt was announced; see `core.digests.Fingerprints`.
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> JobState:

@@ -156,7 +156,9 @@ def _wired(steps: Sequence[Step], faults: Faults) -> dict[str, Step]:
         made = (makers[path] for path in step.inputs if path in makers)
         # Who is waited for softly may fail: its file is then read if it is there.
         needs = dict.fromkeys([*step.needs, *(m for m in made if m != step.name and m not in step.after)])
-        wired[step.name] = replace(step, needs=tuple(needs))
+        own = {output.path for output in step.outputs}  # what a step leaves is not what it waits for
+        inputs = tuple(path for path in dict.fromkeys(step.inputs) if path not in own)
+        wired[step.name] = replace(step, inputs=inputs, needs=tuple(needs))
     return wired
 
 

@@ -80,7 +80,8 @@ class Progress:
                 continue
             if entry.kind == "job.intent":
                 fields = ("key", "step", "step_digest", "attempt", "backend")
-                item.jobs.append(Job(**{name: data[name] for name in fields}))
+                inputs = data.get("inputs", {})
+                item.jobs.append(Job(**{name: data[name] for name in fields}, inputs=inputs))
                 item.status = StepStatus.WAITING  # whatever an earlier attempt left: it runs again
             elif entry.kind == "job.finished" and item.jobs:
                 self._finish(item, data["key"], data)

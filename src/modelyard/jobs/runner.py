@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from modelyard.core.digests import Fingerprints
 from modelyard.core.errors import BackendUnreachable, SubmitError
 from modelyard.core.failpoints import failpoint
 from modelyard.core.journal import Draft, Journal
@@ -73,6 +74,7 @@ class Runner:
         self._not_before: dict[str, float] = {}  # step -> monotonic time of its next attempt
         self._drafts: list[Draft] = []
         self._unreachable_since: float | None = None
+        self._fingerprints = Fingerprints()
         self._setback = False  # whether a step has ended badly since what hangs on it was looked at
 
     def run(self) -> Progress:
@@ -101,17 +103,23 @@ class Runner:
     # -- taking over -----------------------------------------------------------------------------------
 
     def _recheck_succeeded(self) -> None:
-        """A step is run again when its output has gone, or when something it waits for is run."""
+        """A step is run again when its output has gone, an input has changed, or what it waits for runs."""
         for item in self.progress:  # plan order: what it waits for comes first
             if item.status is StepStatus.SUCCEEDED:
                 awaited = [
                     n for n in (*item.step.needs, *item.step.after) if not self.progress[n].status.ended
                 ]
-                why = f"{awaited[0]} runs again" if awaited else missing_output(item.step)
+                why = f"{awaited[0]} runs again" if awaited else self._stale(item)
                 if why:
                     item.status = StepStatus.WAITING
                     self._note("step.invalidated", {"step": item.step.name, "why": why})
             self._options.observe(item)
+
+    def _stale(self, item: StepProgress) -> str:
+        """Why what a step left cannot be relied on; empty when it can."""
+        known = item.last.inputs if item.last is not None else {}
+        changed = next((path for path, was in known.items() if self._fingerprints.of(path) != was), "")
+        return f"{changed} has changed" if changed else missing_output(item.step)
 
     def _adopt(self) -> None:
         """Take over announced attempts: the submitted ones go on, the others are submitted now."""
@@ -275,7 +283,12 @@ class Runner:
             attempt=attempt,
         )
         job = Job(
-            key=key, step=item.step.name, step_digest=item.digest, attempt=attempt, backend=self._backend.name
+            key=key,
+            step=item.step.name,
+            step_digest=item.digest,
+            attempt=attempt,
+            backend=self._backend.name,
+            inputs={path: self._fingerprints.of(path) for path in item.step.inputs},
         )
         item.jobs.append(job)
         self._note(
@@ -286,6 +299,7 @@ class Runner:
                 "step_digest": job.step_digest,
                 "attempt": attempt,
                 "backend": job.backend,
+                "inputs": dict(job.inputs),
             },
         )
         self._flush()

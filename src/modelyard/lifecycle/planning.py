@@ -6,7 +6,6 @@ depends on which members succeeded, so their small JSON specs are written while 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from modelyard.jobs.plan import Plan, make_plan
 from modelyard.jobs.progress import StepProgress, StepStatus
 from modelyard.jobs.step import Output, Step
 from modelyard.lifecycle.declaration import Declaration, Preparation
-from modelyard.training.members import Member, member_outputs, member_step, used_files
+from modelyard.training.members import Member, interpreter, member_outputs, member_step, script_of, used_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +70,14 @@ def up_plan(declaration: Declaration, faults: Faults) -> Plan:
 
 def _prepare_step(item: Preparation, declaration: Declaration) -> Step:
     scope = declaration.scope
-    render = render_shell if item.shell else render_argv
+    argv = (render_shell if item.shell else render_argv)(item.run, scope.values)
     return Step(
         name=f"prepare/{item.name}",
-        argv=render(item.run, scope.values),
+        argv=argv,
         shell=item.shell,
         cwd=str(scope.folder),
         outputs=tuple(Output(path=scope.absolute(fill(path, scope.values))) for path in item.outputs),
-        inputs=used_files(item.run, scope),
+        inputs=(*used_files(item.run, scope), *script_of(argv, scope)),
         resources=item.limits.resources,
         retries=item.limits.retries,
         backoff_s=item.limits.backoff_s,
@@ -119,7 +118,7 @@ def _own_steps(declaration: Declaration, members: list[Member]) -> list[Step]:
     return [
         Step(
             name=name,
-            argv=(sys.executable, "-m", *command, str(places.spec(name))),
+            argv=(interpreter(), "-m", *command, str(places.spec(name))),
             cwd=str(declaration.scope.folder),
             inputs=(declaration.truth,) if name == "collect" else (),
             outputs=outputs,

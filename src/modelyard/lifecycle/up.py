@@ -58,16 +58,14 @@ def prepare_up(path: Path, runs_dir: Path, options: ExecutionOptions, *, fresh: 
         path: The file.
         runs_dir: The yard's folder of runs; the run is named by the yard and its content.
         options: Which backend it would run on.
-        fresh: Name a run that does not exist yet.
+        fresh: Begin a new run; without it the newest run of the same file is taken up.
 
     Raises:
         DocumentError: With every fault of the file.
     """
     document = read_document(path)
-    run = f"{document.name}-{document.digest.removeprefix('sha256:')[:8]}"
-    if fresh:
-        taken = (f"{run}-{i}" for i in range(2, 10_000) if not (runs_dir / f"{run}-{i}").exists())
-        run = next(taken) if (runs_dir / run).exists() else run
+    first = f"{document.name}-{document.digest.removeprefix('sha256:')[:8]}"
+    run = _run_name(first, runs_dir, fresh=fresh)
     run_dir = runs_dir / run
     declaration = declare(document, run_dir)
     faults = Faults(file=str(path))
@@ -151,6 +149,15 @@ def copy_starter(folder: Path) -> list[Path]:
                 shutil.copyfile(path, target)
             written.append(target)
     return written
+
+
+def _run_name(first: str, runs_dir: Path, *, fresh: bool) -> str:
+    """The newest run of a file, or the name of the next: `first`, `first-2`, `first-3` and so on."""
+    count = 0
+    while (runs_dir / (first if count == 0 else f"{first}-{count + 1}")).exists():
+        count += 1
+    number = count + 1 if fresh else max(count, 1)
+    return first if number == 1 else f"{first}-{number}"
 
 
 def _check_predictions(path: Path, *, declaration: Declaration, group: str) -> str | None:

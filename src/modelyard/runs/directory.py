@@ -195,5 +195,6 @@ def _refuse_other(directory: RunDirectory, yard: Yard, run: str, plan: Plan) -> 
     if record.run != run or record.plan_digest != plan.digest:
         raise RunMismatch(
             f"{directory.path}: holds a run of {record.source} as it was on {record.created_at[:19]}, "
-            "and the plan has changed since; use another run directory, or put the old file back"
+            "and the plan has changed since (the file, the interpreter or modelyard); use another run "
+            "directory, or `up --fresh`"
         )

@@ -49,6 +49,8 @@ class Member:
     # Templates of paths by kind: `model`, `predictions` and whatever else the member leaves.
     outputs: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
+    # Templates of files that its commands read beside the script and the data, such as shared modules.
+    inputs: tuple[str, ...] = ()
     # Where it stands in its document, for messages.
     key: str = ""
 
@@ -96,14 +98,14 @@ def read_member(section: Section, *, train_key: str, extra: bool) -> Member:
         group=section.choice("group", "online", GROUPS),
         enabled=section.flag("enabled", default=True),
         required=section.flag("required", default=True),
-        train=section.text(train_key, None if not extra else "")
-        if _has_command(section, train_key, extra)
-        else "",
-        predict=section.text("predict", "") if extra and section.has("predict") else "",
+        # An ELPA model must have its command; a member of a yard may come trained already.
+        train=(section.optional_text(train_key) or "") if extra else section.text(train_key),
+        predict=(section.optional_text("predict") or "") if extra else "",
         shell=section.flag("shell", default=False),
         env={k: str(v) for k, v in section.scalars("env").items()},
         secrets=section.texts("secrets"),
         outputs={k: str(v) for k, v in section.scalars("outputs").items()},
+        inputs=section.texts("inputs"),
         limits=read_limits(section),
         key=section.path,
     )
@@ -150,6 +152,8 @@ def check_members(members: list[Member], scope: Scope, faults: Faults, *, train_
                 check_command(template, key=key, shell=member.shell, known=known, faults=faults)
         for name, path in member.outputs.items():
             check_placeholders(path, key=f"{member.key}.outputs.{name}", known=known, faults=faults)
+        for place, path in enumerate(member.inputs):
+            check_placeholders(path, key=f"{member.key}.inputs[{place}]", known=known, faults=faults)
 
 
 def member_step(
@@ -159,6 +163,7 @@ def member_step(
     template = member.train if part == "train" else member.predict
     values = scope.of(member.name)
     argv = render_shell(template, values) if member.shell else render_argv(template, values)
+    declared = (scope.absolute(fill(path, values)) for path in member.inputs)
     seed = scope.values.get("seed")
     return Step(
         name=f"{part}/{member.name}",
@@ -168,7 +173,7 @@ def member_step(
         cwd=str(scope.folder),
         env=member.env,
         secrets=member.secrets,
-        inputs=(*used_files(template, scope), *script_of(argv, scope)),
+        inputs=(*used_files(template, scope), *script_of(argv, scope), *declared),
         outputs=outputs,
         needs=needs,
         resources=member.limits.resources,
@@ -209,10 +214,16 @@ def script_of(argv: tuple[str, ...], scope: Scope) -> tuple[str, ...]:
     return ()
 
 
+def interpreter() -> str:
+    """The Python that runs modelyard, spelled the same way however it was started."""
+    spelled = Path(sys.prefix, "bin", "python")
+    return str(spelled) if spelled.exists() else sys.executable
+
+
 def base_values(run_dir: Path, folder: Path) -> dict[str, Scalar]:
     """What every document may name."""
     return {
-        "python": sys.executable,
+        "python": interpreter(),
         "run_dir": str(run_dir),
         "data_dir": str(run_dir / "data"),
         "yard_dir": str(folder),
@@ -225,12 +236,6 @@ def twins(files: Mapping[str, str]) -> dict[str, str]:
     return {
         name: files[other] for name, other in (names, names[::-1]) if name not in files and other in files
     }
-
-
-def _has_command(section: Section, key: str, extra: bool) -> bool:
-    """An ELPA model must have its command; a member of a yard may come trained already."""
-    section.raw(key)
-    return not extra or section.has(key)
 
 
 def scalars_only(data: Mapping[str, Any]) -> dict[str, Scalar]:

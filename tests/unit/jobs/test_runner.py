@@ -155,6 +155,12 @@ def cases(draw):
     return plan_of(*steps), ends, deaths, draw(st.integers(1, 3))
 
 
+def downward(plan, name):
+    """All that a step needs, and what that needs."""
+    needs = set(plan.step(name).needs)
+    return needs.union(*(downward(plan, need) for need in needs))
+
+
 def foretold(plan, ends, attempts_of):
     """How each step stands in the end when everything that can run is run."""
     told = {}
@@ -192,13 +198,19 @@ def test_however_often_the_runner_dies_no_attempt_is_doubled_or_lost(tmp_path_fa
     ended = [e.data["key"] for e in entries if e.kind == "job.finished"]
     assert len(set(announced)) == len(announced)
     assert sorted(announced) == sorted(set(ended)) == sorted(backend.jobs)
-    done = Counter(
-        e.data["step"] for e in entries if e.kind == "job.finished" and e.data["state"] == "SUCCEEDED"
-    )
-    assert all(count == 1 for count in done.values())
-    # Each invocation has its own retries, so a step may end better than in one go, never worse.
+    done = Counter()
+    for entry in entries:
+        if entry.kind == "step.invalidated":  # what it waits for failed before and runs again
+            done[entry.data["step"]] = 0
+        elif entry.kind == "job.finished" and entry.data["state"] == "SUCCEEDED":
+            done[entry.data["step"]] += 1
+    assert max(done.values(), default=0) <= 1
+    # Each invocation has its own retries, so a step may end better than in one go, and worse only if it
+    # was made again because of what it waits for, or needs one that was.
+    again = {e.data["step"] for e in entries if e.kind == "step.invalidated"}
+    again |= {s.name for s in plan.steps if downward(plan, s.name) & again}
     for name, status in foretold(plan, ends, lambda s: s.retries + 1).items():
-        if status == "SUCCEEDED":
+        if status == "SUCCEEDED" and name not in again:
             assert statuses(progress)[name] == "SUCCEEDED"
     assert verify_journal(folder).faults == ()
 

@@ -50,7 +50,7 @@ def test_a_document_is_a_json_value(tmp_path: Path) -> None:
 
 @given(value=values)
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
-    document = read(tmp_path_factory.getbasetemp(), json.dumps({"name": "a", "value": value}))
+    document = read(tmp_path_factory.getbasetemp(), yaml.safe_dump({"name": "a", "value": value}))
     assert document.data == {"name": "a", "value": value}
 
 
@@ -162,7 +162,7 @@ def test_what_is_said_otherwise_has_another_digest(
     tmp_path_factory: pytest.TempPathFactory, first: object, second: object
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
-    one, two = (read(folder, json.dumps({"name": "a", "x": value})) for value in (first, second))
+    one, two = (read(folder, yaml.safe_dump({"name": "a", "x": value})) for value in (first, second))
     assert (one.digest == two.digest) == (
         json.dumps(one.data, sort_keys=True) == json.dumps(two.data, sort_keys=True)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from modelyard.core.errors import DocumentError
 from modelyard.core.faults import Faults
 from modelyard.training.elpa_config import TrainConfig, read_train_config, train_plan
+from modelyard.training.members import interpreter
 
 Read = Callable[..., TrainConfig]
 
@@ -104,7 +104,7 @@ def test_the_formats_own_fields_win_over_the_context(read: Read) -> None:
 
 def test_the_context_wins_over_names_that_only_we_know(read: Read) -> None:
     command = "fit {python} {yard_dir} {data_dir}"
-    assert argv(read(command))[0] == sys.executable
+    assert argv(read(command))[0] == interpreter()
     context = {"python": "python3.9", "yard_dir": "y", "data_dir": "d"}
     assert argv(read(command, context=context)) == ("python3.9", "y", "d")
 

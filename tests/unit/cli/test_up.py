@@ -1,0 +1,98 @@
+"""`up`: its table, and what it prints when a run ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from modelyard.cli.up import as_table
+from modelyard.ensemble.headline import headline
+
+Call = Callable[..., Result]
+HEADS = ["name", "group", "mae", "mase", "calm", "mutant", "lead 1", "lead 2"]
+
+
+def table(*rows: tuple[str, str, float | None], leads: int = 2) -> list[str]:
+    """The printed lines of rows of name, kind and error."""
+    entries: list[dict[str, Any]] = []
+    for name, kind, mae in rows:
+        entry = {"name": name, "kind": kind, "group": "online" if kind == "expert" else None, "mae": mae}
+        entries.append({**entry, "rows": "all", "lead": None, "mase": mae})
+        entries += [{**entry, "rows": cut, "lead": None} for cut in ("calm", "mutant")]
+        entries += [{**entry, "rows": "all", "lead": lead} for lead in range(1, leads + 1)]
+    return as_table(headline({"table": entries})).splitlines()
+
+
+def test_the_columns_stand_in_their_order() -> None:
+    lines = table(("policy", "policy", 1.0))
+    columns = [column for column in lines[0].split("  ") if column]
+    assert [column.strip() for column in columns] == HEADS
+    assert set(lines[1]) == {"-", " "}
+    assert lines[2].split() == ["policy", *["1.000"] * 6]
+
+
+def test_there_is_a_column_for_every_lead() -> None:
+    assert "lead 10" in table(("policy", "policy", 1.0), leads=11)[0]
+    assert "lead" not in table(("policy", "policy", 1.0), leads=0)[0]
+
+
+def test_the_policy_stands_first_and_the_others_by_their_error() -> None:
+    lines = table(
+        ("a", "expert", 3.0), ("policy", "policy", 2.0), ("b", "expert", 1.0), ("c", "expert", None)
+    )
+    assert [line.split()[0] for line in lines[2:]] == ["policy", "b", "a", "c"]
+    assert lines[-1].split() == ["c", "online"]
+
+
+def test_the_best_single_expert_stands_once_and_is_marked() -> None:
+    rows = [("a", "expert", 1.0), ("b", "expert", 2.0), ("a", "best_single_hindsight", 1.0)]
+    lines = table(*rows)
+    assert [line[: line.index("online")].strip() for line in lines[2:]] == [
+        "a (best single in hindsight)",
+        "b",
+    ]
+
+
+def test_a_best_single_that_is_no_expert_here_keeps_its_row() -> None:
+    lines = table(("a", "expert", 2.0), ("best_single_hindsight", "best_single_hindsight", 1.0))
+    assert lines[2].startswith("best_single_hindsight (best single in hindsight)") and len(lines) == 4
+
+
+def test_a_rule_called_like_the_best_expert_is_not_marked() -> None:
+    rows = [("policy", "expert", 1.0), ("policy", "best_single_hindsight", 1.0), ("policy", "policy", 2.0)]
+    lines = table(*rows)
+    assert ["hindsight" in line for line in lines[2:]] == [False, True]
+
+
+def test_numbers_are_to_the_right_and_names_to_the_left() -> None:
+    lines = table(("a", "expert", 1.0), ("a longer name", "expert", 123.456))
+    assert len({len(line) for line in lines}) == 1
+    assert lines[2].startswith("a  ") and lines[3].startswith("a longer name  ")
+    assert lines[2].endswith("  1.000") and lines[3].endswith("123.456")
+
+
+def test_no_rows_are_a_table_of_nothing() -> None:
+    assert len(as_table([]).splitlines()) == 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_run_that_failed_tells_which_step_and_why(
+    call: Call, small_yard: Callable[..., Path], as_json: bool
+) -> None:
+    result = call("up", small_yard(), *(["--json"] if as_json else []))
+    assert result.exit_code == 1
+    if not as_json:
+        assert "predict/near: exit status 1" in result.stderr
+        assert result.stdout.startswith("run small-") and result.stdout.endswith(": failed\n")
+        return
+    record = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert (record["outcome"], record["table"]) == ("failed", [])
+    assert record["steps"]["train/near"] == {"status": "SUCCEEDED", "note": ""}
+    assert record["steps"]["predict/near"]["status"] == "FAILED"
+    assert Path(record["run_dir"]).name == record["run"]
