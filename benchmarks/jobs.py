@@ -95,7 +95,9 @@ def nothing(root: Path, steps: int, rounds: int) -> dict[str, object]:
         measure([*traced, *train(root / "traced", "true", steps)])
         calls = sum(
             int(m[1])
-            for m in re.finditer(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s.*sync$", counts.read_text(), re.MULTILINE)
+            for m in re.finditer(
+                r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s.*sync$", counts.read_text(), re.MULTILINE
+            )
         )
         result["fsyncs_per_step"] = round(calls / steps, 2)
     return result
@@ -130,7 +132,7 @@ def main() -> None:
         print(
             json.dumps(
                 {
-                    "peer": peer,
+                    "peer": version.splitlines()[0],
                     "steps": chosen.steps,
                     "load_before": os.getloadavg()[0],
                     "sleep_0.2": sleeping(root, chosen.steps, chosen.rounds),

@@ -32,7 +32,8 @@ digest = prepared.plan.digest
 wall_s = time.perf_counter() - begun
 usage = resource.getrusage(resource.RUSAGE_SELF)
 assert not prepared.lacking and len(requests) == int(sys.argv[3])
-print(json.dumps({"wall_s": wall_s, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mib": usage.ru_maxrss / 1024}))
+cpu_s = usage.ru_utime + usage.ru_stime
+print(json.dumps({"wall_s": wall_s, "cpu_s": cpu_s, "peak_mib": usage.ru_maxrss / 1024}))
 """
 
 

@@ -86,6 +86,7 @@ class Runner:
         """
         self.progress.replay(e for e in self._journal.read() if e.run == self._name.run)
         self._recheck_succeeded()
+        self._refuse_misfits()
         self._adopt()
         while True:
             self._harvest()
@@ -114,6 +115,15 @@ class Runner:
                     item.status = StepStatus.WAITING
                     self._note("step.invalidated", {"step": item.step.name, "why": why})
             self._options.observe(item)
+
+    def _refuse_misfits(self) -> None:
+        """A step that can never run on this backend fails at once instead of waiting for ever."""
+        for item in self.progress.with_status(StepStatus.WAITING):
+            reason = self._backend.fits(item.step.resources)
+            if reason:
+                item.status, item.note, self._setback = StepStatus.FAILED, reason, True
+                self._note("step.refused", {"step": item.step.name, "why": reason})
+                self._options.observe(item)
 
     def _stale(self, item: StepProgress) -> str:
         """Why what a step left cannot be relied on; empty when it can."""

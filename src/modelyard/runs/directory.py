@@ -161,6 +161,7 @@ class Lease:
 
     def end(self) -> None:
         """Give the lease back."""
+        self._holder = ""
         self._write(utc_now())
 
     def _write(self, expires: datetime) -> None:
@@ -182,10 +183,9 @@ def is_driven(path: Path) -> bool:
     lease = read_lease(path)
     if not lease:
         return False
-    unexpired = datetime.fromisoformat(lease["expires_at"]) > datetime.now(UTC)
     if lease["host"] == socket.gethostname():
-        return unexpired and is_alive(lease["holder"])
-    return unexpired
+        return is_alive(lease["holder"])  # however long it has been too busy to renew
+    return datetime.fromisoformat(lease["expires_at"]) > datetime.now(UTC)
 
 
 def _refuse_other(directory: RunDirectory, yard: Yard, run: str, plan: Plan) -> None:

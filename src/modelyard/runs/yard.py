@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +54,7 @@ def open_yard(root: Path, *, create: bool) -> Yard:
             raise StateError(
                 f"{root}: there is no yard here; run `modelyard up` first or name one with --yard"
             )
-        record = {"schema": SCHEMA, "id": uuid.uuid4().hex, "created_at": stamp(utc_now())}
-        write_json(path, record)
+        _create(path)
     try:
         record = read_json(path)
         schema, yard_id = record["schema"], record["id"]
@@ -64,3 +65,12 @@ def open_yard(root: Path, *, create: bool) -> Yard:
             f"{path}: has schema {schema} where this version reads {SCHEMA}; use the version that wrote it"
         )
     return Yard(root=root, id=yard_id, journal=Journal(root / "journal"))
+
+
+def _create(path: Path) -> None:
+    """Write the yard's record unless another process was first: both then have the same id."""
+    own = path.with_name(f".yard.{uuid.uuid4().hex}.tmp")
+    write_json(own, {"schema": SCHEMA, "id": uuid.uuid4().hex, "created_at": stamp(utc_now())})
+    with contextlib.suppress(FileExistsError):
+        os.link(own, path)
+    own.unlink()

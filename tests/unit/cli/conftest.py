@@ -48,7 +48,7 @@ def small_yard(tmp_path: Path) -> Callable[..., Path]:
             "models": [
                 {
                     "name": "near",
-                    "train": "sh -c 'exit 0' {tag}",
+                    "train": "echo 'x;y' {tag}",
                     "predict": "cp nothing {model_dir}/out.csv",
                     "outputs": {"predictions": "{model_dir}/out.csv"},
                 }

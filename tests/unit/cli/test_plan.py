@@ -24,7 +24,7 @@ def test_every_step_is_shown_with_what_it_waits_for_and_its_command(
     lines = result.stdout.splitlines()
     assert result.exit_code == 0 and result.stderr == ""
     assert [line.partition("  ")[0] for line in lines[:-1:2]] == STEPS
-    assert lines[1] == "    sh -c 'exit 0' 'a b'"
+    assert lines[1] == "    echo 'x;y' 'a b'"
     assert lines[2] == "predict/near  after train/near"
     assert lines[-1].startswith("6 steps; run small-")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["truth.csv", "yard.yaml"]
@@ -48,7 +48,7 @@ def test_the_plan_for_machines(call: Call, small_yard: Callable[..., Path], way:
     assert [step["name"] for step in plain["plan"]["steps"]] == STEPS
     assert plain["plan"]["schema"] == "modelyard.plan/1" and plain["plan"]["run_dir"].endswith(plain["run"])
     assert [each["step"] for each in plain["requests"]] == STEPS
-    assert plain["requests"][0]["request"]["argv"] == ["sh", "-c", "exit 0", "a b"]
+    assert plain["requests"][0]["request"]["argv"] == ["echo", "x;y", "a b"]
     lacking = call(*way, small_yard(data={"truth": "none.csv"}), "--json")
     assert lacking.exit_code == REFUSED and len(json.loads(lacking.stdout)["lacking"]) == 1
 

@@ -51,7 +51,7 @@ class Scheduler:
         return Request(step=step.name, body={})
 
     def fits(self, resources):
-        return ""
+        return "" if resources.cpus <= self.slots else "too large"
 
     def _running(self):
         return [step for step, _, state in self.jobs.values() if not state.final]
@@ -249,6 +249,13 @@ def test_the_first_failure_stops_what_has_not_begun(journal):
     assert statuses(progress) == {"a": "FAILED", "b": "SKIPPED", "c": "SKIPPED"}
     assert progress["b"].note == "a failed and continue_on_error is off"
     assert progress["a"].note == "ended FAILED: the telling line"
+
+
+def test_a_step_that_can_never_fit_fails_at_once(journal):
+    plan = plan_of(step("a", resources=Resources(cpus=9)), step("b", needs=("a",)), step("c"))
+    _, progress = drive(plan, Scheduler({}), journal, continue_on_error=True)
+    assert statuses(progress) == {"a": "FAILED", "b": "SKIPPED", "c": "SUCCEEDED"}
+    assert progress["a"].note == "too large"
 
 
 def test_a_failure_that_is_not_required_stops_only_what_needs_it(journal):

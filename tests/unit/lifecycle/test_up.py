@@ -42,16 +42,13 @@ def test_a_fresh_run_has_the_next_number_and_the_newest_is_taken_up(write: Write
     path = write()
     first = prepared(path, fresh=True).run
     assert first == prepared(path).run
+    runs = path.parent / "runs"
+    (runs / first).mkdir(parents=True)
     for number in (2, 3):
-        previous = prepared(path).run
-        (path.parent / "runs" / previous).mkdir(parents=True)
-        assert prepared(path).run == previous
         fresh = prepared(path, fresh=True).run
         assert fresh == f"{first}-{number}"
-        (path.parent / "runs" / fresh).mkdir(parents=True)
+        (runs / fresh).mkdir()
         assert prepared(path).run == fresh
-        (path.parent / "runs" / fresh).rmdir()
-        (path.parent / "runs" / fresh).mkdir()
 
 
 def test_what_this_machine_lacks_is_told_and_nothing_is_begun(

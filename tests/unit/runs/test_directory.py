@@ -103,7 +103,8 @@ def test_a_killed_driver_leaves_a_run_that_can_be_driven(make_run, make_step):
     ("host", "holder", "age_s", "driven"),
     [
         ("here", "me", 0, True),
-        ("here", "me", 60, False),
+        ("here", "me", 60, True),
+        ("here", "", 0, False),
         ("here", "999999999:1:x", 0, False),
         ("elsewhere", "999999999:1:x", 0, True),
         ("elsewhere", "me", 60, False),
