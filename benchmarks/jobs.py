@@ -126,9 +126,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder:
         root = Path(folder)
-        peer = subprocess.run(
-            ["xargs", "--version"], capture_output=True, text=True, check=True
-        ).stdout.splitlines()[0]
+        version = subprocess.run(["xargs", "--version"], capture_output=True, text=True, check=True).stdout
         print(
             json.dumps(
                 {

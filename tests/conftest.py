@@ -97,3 +97,12 @@ def ended() -> Callable[..., Any]:
         return settle(backend, [native_id], cancel=cancel)[native_id]
 
     return end
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything is there (MODELYARD_NO_SKIPS, set by CI), a skipped test fails the session."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter is not None else []
+    if os.environ.get("MODELYARD_NO_SKIPS") and skipped:
+        reporter.write_line(f"{len(skipped)} tests were skipped where none may be", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
