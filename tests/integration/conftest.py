@@ -63,7 +63,7 @@ def modelyard(tmp_path: Path) -> Run:
             capture_output=True,
             text=True,
             check=False,
-            timeout=180,
+            timeout=more.pop("timeout", 180),
             **more,
         )
 

@@ -21,16 +21,33 @@ A message says what could not be done, the value against what was required, and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from modelyard.core.faults import Fault
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class ModelyardError(Exception):
     """Base of every error raised on purpose; the command line prints it without a traceback."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One reason why a document cannot be accepted, or cannot run here.
+
+    `here` marks a fault of this machine (a missing file or program, no disk) rather than of the
+    document: a plan may be drawn with it, but not executed.
+    """
+
+    file: str
+    key: str
+    value: str
+    problem: str
+    remedy: str
+    here: bool = False
+
+    def __str__(self) -> str:
+        place = f"{self.file}: {self.key}" if self.key else self.file
+        shown = f" = {self.value}" if self.value else ""
+        return f"{place}{shown}: {self.problem}; {self.remedy}"
 
 
 class DocumentError(ModelyardError):

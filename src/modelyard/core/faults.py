@@ -16,33 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from modelyard.core.errors import DocumentError
+from modelyard.core.errors import DocumentError, Fault
 
 _MISSING = object()
 #: The largest integer that every reader of JSON keeps exact.
 _EXACT = 2**53 - 1
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One reason why a document cannot be accepted, or cannot run here.
-
-    `here` marks a fault of this machine (a missing file or program, no disk) rather than of the
-    document: a plan may be drawn with it, but not executed.
-    """
-
-    file: str
-    key: str
-    value: str
-    problem: str
-    remedy: str
-    here: bool = False
-
-    def __str__(self) -> str:
-        place = f"{self.file}: {self.key}" if self.key else self.file
-        shown = f" = {self.value}" if self.value else ""
-        return f"{place}{shown}: {self.problem}; {self.remedy}"
 
 
 @dataclass(slots=True, kw_only=True)

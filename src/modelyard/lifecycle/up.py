@@ -10,8 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from modelyard.core.errors import DocumentError
-from modelyard.core.faults import Fault, Faults
+from modelyard.core.errors import DocumentError, Fault
+from modelyard.core.faults import Faults
 from modelyard.core.files import read_json
 from modelyard.ensemble.headline import headline as backtest_rows
 from modelyard.jobs.plan import Plan, check_machine

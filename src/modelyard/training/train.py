@@ -8,8 +8,8 @@ from pathlib import Path
 
 from modelyard.core.clock import stamp, utc_now
 from modelyard.core.digests import digest_json
-from modelyard.core.errors import DocumentError
-from modelyard.core.faults import Fault, Faults
+from modelyard.core.errors import DocumentError, Fault
+from modelyard.core.faults import Faults
 from modelyard.jobs.plan import Plan, check_machine
 from modelyard.jobs.progress import Progress
 from modelyard.runs.directory import create_run

@@ -74,6 +74,8 @@ def test_numbers_are_to_the_right_and_names_to_the_left() -> None:
     assert len({len(line) for line in lines}) == 1
     assert lines[2].startswith("a  ") and lines[3].startswith("a longer name  ")
     assert lines[2].endswith("  1.000") and lines[3].endswith("123.456")
+    ruled = table(("policy", "policy", 1.0), ("a", "expert", 2.0))
+    assert ruled[0].index("group") == ruled[3].index("online")
 
 
 def test_no_rows_are_a_table_of_nothing() -> None:

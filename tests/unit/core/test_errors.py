@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from modelyard.core import errors
-from modelyard.core.faults import Fault
+from modelyard.core.errors import Fault
 
 
 def drawn_tree() -> dict[str, str]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.core.errors import DocumentError
-from modelyard.core.faults import Fault, Faults, Section
+from modelyard.core.errors import DocumentError, Fault
+from modelyard.core.faults import Faults, Section
 
 # What JSON and YAML can put anywhere, the awkward included.
 anything = st.recursive(

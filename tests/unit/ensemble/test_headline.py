@@ -29,6 +29,7 @@ def test_the_rows_of_a_forecaster_are_joined() -> None:
         entry("a", "expert", "mutant", mae=9.0),
         entry("a", "expert", lead=1, mae=2.5),
         entry("a", "expert", lead=2, mae=3.5),
+        entry("a", "expert", "calm", lead=2, mae=8.0),
     ]
     (row,) = headline({"table": table})
     assert row == {
