@@ -48,7 +48,7 @@ class EnsembleSettings:
     """How the policy is built. `None` for epsilon means: estimated from the validation rows."""
 
     method: str
-    beta: float
+    beta: float | str  # "auto": chosen on the validation rows
     dirty_interval: int
     amplitude_window: int
     mutant_epsilon: float | None
@@ -173,7 +173,7 @@ def _read_ensemble(section: Section) -> EnsembleSettings:
     section.raw("mutant_epsilon")
     settings = EnsembleSettings(
         method=section.choice("method", "auto", METHODS),
-        beta=section.number("beta", 0.99, above=0.0, below=1.0),
+        beta="auto" if section.raw("beta") == "auto" else section.number("beta", 0.99, above=0.0, below=1.0),
         dirty_interval=section.integer("dirty_interval", 3, low=0),
         amplitude_window=section.integer("amplitude_window", 24, low=1),
         mutant_epsilon=epsilon,

@@ -43,7 +43,7 @@ class ManifestHead:
     dataset: str
     horizon: int
     period: int
-    beta: float
+    beta: float | str
 
 
 class ManifestWriter:

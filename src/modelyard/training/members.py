@@ -88,7 +88,7 @@ def read_member(section: Section, *, train_key: str, extra: bool) -> Member:
         extra: Whether `predict` and named outputs belong to the format.
     """
     name = section.text("name")
-    if name and not is_name(name):
+    if name and (not is_name(name) or "/" in name):
         section.faults.add(
             section.key("name"), name, "cannot name a folder of the run",
             "use letters, digits, '.', '_', '-'; begin with a letter or digit",

@@ -43,9 +43,9 @@ def told(folder: Path, content: str | bytes) -> list[str]:
 
 
 def test_a_document_is_a_json_value_and_a_date_the_text_that_was_written(tmp_path: Path) -> None:
-    document = read(tmp_path, "name: a\n1: [x, 2, 0.5, true, null]\nday: 2024-01-02T03:04Z\n")
+    document = read(tmp_path, "name: a\n1: [x, 2, 0.5, true, null]\nday: 2024-01-02T03:04:05Z\n")
     assert document.name == "a" and document.path == tmp_path / "yard.yaml"
-    assert document.data == {"name": "a", "1": ["x", 2, 0.5, True, None], "day": "2024-01-02T03:04Z"}
+    assert document.data == {"name": "a", "1": ["x", 2, 0.5, True, None], "day": "2024-01-02T03:04:05Z"}
 
 
 @given(value=values)
