@@ -158,7 +158,8 @@ def _wired(steps: Sequence[Step], faults: Faults) -> dict[str, Step]:
         needs = dict.fromkeys([*step.needs, *(m for m in made if m != step.name and m not in step.after)])
         own = {output.path for output in step.outputs}  # what a step leaves is not what it waits for
         inputs = tuple(path for path in dict.fromkeys(step.inputs) if path not in own)
-        wired[step.name] = replace(step, inputs=inputs, needs=tuple(needs))
+        changed = inputs != step.inputs or tuple(needs) != step.needs
+        wired[step.name] = replace(step, inputs=inputs, needs=tuple(needs)) if changed else step
     return wired
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
@@ -88,7 +88,7 @@ def step_record(step: Step) -> dict[str, Any]:
         **record,
         "env": redacted(step.env, step.secrets),
         "outputs": [{"path": output.path, "kind": output.kind} for output in step.outputs],
-        "resources": asdict(step.resources),
+        "resources": {name: getattr(step.resources, name) for name in Resources.__dataclass_fields__},
     }
 
 

@@ -72,7 +72,7 @@ class Scope:
 
     def of(self, member: str) -> dict[str, Scalar]:
         """The values as one member sees them."""
-        return {**self.values, "model_dir": str(self.model_dir(member)), "model_name": member}
+        return {**self.values, "model_dir": f"{self.run_dir}/models/{member}", "model_name": member}
 
     def absolute(self, path: str) -> str:
         """A path of the document, resolved against its folder; URLs stay as they are."""
