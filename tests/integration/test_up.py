@@ -119,6 +119,66 @@ def test_a_changed_script_runs_again_and_what_hangs_on_it(tmp_path: Path, small_
     )
 
 
+def test_what_an_older_attempt_left_is_not_taken_for_new(
+    tmp_path: Path, small_yard, modelyard, member
+) -> None:
+    copy = "sh copy.sh {model_dir}/../naive/predictions.csv {model_dir}/predictions.csv"
+    (tmp_path / "copy.sh").write_text("sleep 1; cp $1 $2\n")
+    small_yard(member("naive", "online", name="copier", predict=copy))
+    assert modelyard("up", "yard.yaml", "--jobs", "1").returncode == 0
+    (tmp_path / "copy.sh").write_text("exit 0\n")
+    again = modelyard("up", "yard.yaml", "--continue-on-error")
+    assert again.returncode == 3
+    assert "copier" in again.stderr and "the promised output is missing" in again.stderr
+
+
+def test_an_output_belongs_to_one_step_alone(small_yard, modelyard, member) -> None:
+    theirs = {"predictions": "{model_dir}/../naive/predictions.csv"}
+    small_yard(member("naive", "online", name="thief", outputs=theirs))
+    done = modelyard("plan", "yard.yaml")
+    assert done.returncode == 2 and "is also left by" in done.stderr
+    small_yard(member("naive", "online", name="vandal", outputs={"predictions": "{truth}"}))
+    done = modelyard("plan", "yard.yaml")
+    assert done.returncode == 2 and "is a data file of the document" in done.stderr
+
+
+def test_mistakes_that_no_plan_can_bear(tmp_path: Path, small_yard, modelyard, member) -> None:
+    settings = {"validation_until": "9999-12-31", "amplitude_window": 10**12}
+    path = small_yard(
+        member("naive", "online", name="env", env={"B=C": "x"}), step="1000000000d", ensemble=settings
+    )
+    done = modelyard("plan", "yard.yaml")
+    assert done.returncode == 2
+    known = (
+        "is not within the years",
+        "ensemble.amplitude_window",
+        "is not a duration",
+        "cannot name a variable",
+    )
+    assert [telling for telling in known if telling not in done.stderr] == []
+    bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    path.write_text("\n".join(["name: bomb", *bomb]))
+    done = modelyard("plan", "yard.yaml")
+    assert done.returncode == 2 and "aliases" in done.stderr
+    (tmp_path / "file").write_text("")
+    for wrong in (
+        ["init", "file"],
+        ["up", "yard.yaml", "--yard", "file/x"],
+        ["status", "--yard", "/dev/null/x"],
+    ):
+        done = modelyard(*wrong)
+        assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_damaged_index_is_made_anew(tmp_path: Path, small_yard, modelyard) -> None:
+    small_yard()
+    assert modelyard("up", "yard.yaml").returncode == 0
+    (tmp_path / ".modelyard" / "yard.db").write_text("junk" * 2000)
+    done = modelyard("status")
+    assert done.returncode == 0 and "succeeded" in done.stdout
+
+
 def test_fresh_begins_anew_and_is_taken_up_without_it(tmp_path: Path, small_yard, modelyard) -> None:
     small_yard()
     assert modelyard("up", "yard.yaml").returncode == 0

@@ -12,6 +12,7 @@ from modelyard.core.errors import DocumentError, ModelyardError
 
 #: Exit statuses: 0 all done, 1 failed, 2 the input was refused, 3 some members failed and the rest went on.
 REFUSED = 2
+INTERRUPTED = 130
 
 _COMMANDS = {
     "init": "Write a starter yard: a pool of real forecasters to run and to change.",
@@ -54,7 +55,12 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; errors of ours are one message, not a traceback."""
     try:
-        cli()
+        sys.exit(cli(standalone_mode=False) or 0)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except DocumentError as error:
         count = len(error.faults)
         click.echo(f"refused: {count} fault{'s' if count > 1 else ''}", err=True)
@@ -63,6 +69,10 @@ def main() -> None:
         sys.exit(REFUSED)
     except ModelyardError as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {place}{error.strerror or error}; give another path or mend this one", err=True)
         sys.exit(1)
 
 

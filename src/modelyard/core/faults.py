@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from modelyard.core.errors import DocumentError, Fault
 
 _MISSING = object()
+_NUL = "\0"  # no command, path or variable can hold it
 #: The largest integer that every reader of JSON keeps exact.
 _EXACT = 2**53 - 1
 T = TypeVar("T")
@@ -96,7 +97,7 @@ class Section:
     def text(self, name: str, default: str | None = None) -> str:
         """A string that is not empty; without a default the key is required."""
         value = self._take(name, default)
-        if isinstance(value, str) and value.strip():
+        if isinstance(value, str) and value.strip() and _NUL not in value:
             return value
         return self._wrong(name, value, "is not a non-empty string", "write a string", default or "")
 
@@ -166,7 +167,7 @@ class Section:
             return self._wrong(name, value, "is not a mapping", "write name: value pairs", {})
         kept: dict[str, str | int | float | bool] = {}
         for key, item in value.items():
-            if isinstance(item, str | int | float | bool):
+            if isinstance(item, str | int | float | bool) and _NUL not in str(item):
                 kept[str(key)] = item
             else:
                 self.faults.add(

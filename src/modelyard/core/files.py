@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -15,6 +16,8 @@ def write_whole(path: Path, data: bytes | str, *, durable: bool = True) -> None:
     `durable` also forces the bytes to the disk; without it a loss of power may bring the old
     content back (a killed process cannot).
     """
+    if not path.name or path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, where a file is to be written", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:

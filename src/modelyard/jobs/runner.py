@@ -114,6 +114,7 @@ class Runner:
                 if why:
                     item.status = StepStatus.WAITING
                     self._note("step.invalidated", {"step": item.step.name, "why": why})
+                    set_aside(item.step, self.progress.plan.run_dir, attempt=len(item.jobs))
             self._options.observe(item)
 
     def _refuse_misfits(self) -> None:
@@ -370,14 +371,27 @@ def missing_output(step: Step) -> str:
     """The first declared output that is not there or is empty, as a sentence; empty when all are."""
     for output in step.outputs:
         path = Path(output.path)
-        if path.is_dir():
-            if not any(path.iterdir()):
-                return f"{path}: the promised folder is empty"
-        elif not path.exists():
+        folder = path.is_dir()
+        try:
+            empty = not any(path.iterdir()) if folder else path.stat().st_size == 0
+        except FileNotFoundError:
             return f"{path}: the promised output is missing"
-        elif path.stat().st_size == 0:
-            return f"{path}: the promised output is empty"
+        except (OSError, ValueError) as error:
+            return f"{path}: the promised output cannot be read ({error})"
+        if empty:
+            return f"{path}: the promised {'folder' if folder else 'output'} is empty"
     return ""
+
+
+def set_aside(step: Step, run_dir: str, *, attempt: int) -> None:
+    """Rename what an attempt left that no longer counts, so that it cannot pass for the next one's.
+
+    Only within the run's own folder; what a user keeps elsewhere is not touched.
+    """
+    for output in step.outputs:
+        path = Path(output.path)
+        if path.is_relative_to(run_dir) and path.exists():
+            path.rename(path.with_name(f"{path.name}.attempt-{attempt}"))
 
 
 def backoff_s(step: Step, tried: int) -> float:

@@ -27,6 +27,9 @@ from modelyard.training.members import (
 
 SCHEMA = "modelyard.yard/1"
 METHODS = ("auto", "boa", "inverse_score")
+_LONGEST_STEP_S = 3660 * 86400.0
+_YEARS = (1700, 2250)
+_LONGEST_PERIOD = 100_000
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)")
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -97,7 +100,7 @@ def declare(document: YardDocument, run_dir: Path) -> Declaration:
     section.choice("schema", SCHEMA, [SCHEMA])
     section.raw("name")
     horizon = section.integer("horizon", None, low=1, high=10_000)
-    period = section.integer("period", 24, low=1)
+    period = section.integer("period", 24, low=1, high=_LONGEST_PERIOD)
     seed = section.integer("seed", 42, low=0)
     numbers = {"horizon": horizon, "period": period, "seed": seed}
     scope, truth = _read_scope(section, path.absolute().parent, run_dir, numbers)
@@ -174,8 +177,8 @@ def _read_ensemble(section: Section) -> EnsembleSettings:
     settings = EnsembleSettings(
         method=section.choice("method", "auto", METHODS),
         beta="auto" if section.raw("beta") == "auto" else section.number("beta", 0.99, above=0.0, below=1.0),
-        dirty_interval=section.integer("dirty_interval", 3, low=0),
-        amplitude_window=section.integer("amplitude_window", 24, low=1),
+        dirty_interval=section.integer("dirty_interval", 3, low=0, high=_LONGEST_PERIOD),
+        amplitude_window=section.integer("amplitude_window", 24, low=1, high=_LONGEST_PERIOD),
         mutant_epsilon=epsilon,
         validation_until=_read_moment(section, "validation_until"),
     )
@@ -193,17 +196,19 @@ def _read_moment(section: Section, name: str) -> str:
         problem = "is missing" if text is None else "is not a time"
         section.faults.add(section.key(name), text, problem, remedy)
         return ""
+    if not _YEARS[0] <= moment.year <= _YEARS[1]:
+        section.faults.add(section.key(name), text, "is not within the years that tables hold", remedy)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
 def _read_duration(section: Section, name: str) -> float:
     text = section.text(name, "1h")
     match = _DURATION.fullmatch(text)
-    if match and float(match[1]) > 0:
-        return float(match[1]) * _SECONDS[match[2]]
-    section.faults.add(
-        section.key(name), text, "is not a duration", "write a number and s, min, h or d, such as 30min"
-    )
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
+    if 1e-6 <= seconds <= _LONGEST_STEP_S:
+        return seconds
+    remedy = "write a number and s, min, h or d, such as 30min"
+    section.faults.add(section.key(name), text, "is not a duration", remedy)
     return 3600.0
 
 

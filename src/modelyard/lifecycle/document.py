@@ -6,8 +6,9 @@ Stricter than YAML where YAML would guess: a key stands once, and a date stays t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from modelyard.core.faults import Faults, Section
 from modelyard.jobs.step import is_name
 
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_MOST_VALUES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +98,13 @@ def _read_yaml(path: Path, faults: Faults) -> Any:
     return None
 
 
-def _plain(value: Any) -> Any:
-    """As JSON: keys are text, and so is what only YAML's tags can write."""
+def _plain(value: Any, seen: Iterator[int] | None = None) -> Any:
+    """As JSON: keys are text, and so is what only YAML's tags can write; aliases are written out."""
+    seen = count() if seen is None else seen
+    if next(seen) > _MOST_VALUES:
+        raise ValueError(f"its aliases stand for more than {_MOST_VALUES} values")
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _plain(v, seen) for k, v in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, seen) for item in value]
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)

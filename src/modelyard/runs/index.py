@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelyard.core.errors import JournalError
+from modelyard.core.errors import JournalError, StateError
 from modelyard.core.journal import Entry, Journal
 
 _VERSION = 2
@@ -66,7 +66,23 @@ class Index:
 
     @contextmanager
     def _current(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._path, timeout=30.0, isolation_level=None)) as db:
+        try:
+            self._catch_up()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise StateError(
+                    f"{self._path}: cannot be used ({error}); mend its permissions or the disk"
+                ) from error
+            self._path.unlink()  # damaged: it holds nothing that the journal does not
+            self._catch_up()
+        with closing(self._open()) as db:
+            yield db
+
+    def _open(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._path, timeout=30.0, isolation_level=None)
+
+    def _catch_up(self) -> None:
+        with closing(self._open()) as db:
             db.execute("BEGIN IMMEDIATE")
             if db.execute("PRAGMA user_version").fetchone()[0] != _VERSION or self._is_stale(db):
                 _rebuild(db)
@@ -77,7 +93,6 @@ class Index:
                     "UPDATE cursor SET began = offset, offset = ?, digest = ?", (entry.end, entry.digest)
                 )
             db.execute("COMMIT")
-            yield db
 
     def _is_stale(self, db: sqlite3.Connection) -> bool:
         """Whether the journal is no longer the one that was indexed: its last indexed entry is another."""

@@ -154,9 +154,11 @@ def _step_view(item: StepProgress, directory: RunDirectory, now: datetime) -> St
     if not job.state.final:
         status, started = StepStatus.RUNNING, _started(folder)
     elif item.status is StepStatus.WAITING:
-        status = {"CANCELLED": StepStatus.CANCELLED, "FAILED": StepStatus.FAILED}.get(
-            job.state.value, item.status
-        )
+        status = {
+            "CANCELLED": StepStatus.CANCELLED,
+            "FAILED": StepStatus.FAILED,
+            "LOST": StepStatus.FAILED,
+        }.get(job.state.value, item.status)
     if started is not None:
         ended = datetime.fromisoformat(job.report.finished_at) if job.report.finished_at else now
         seconds = max(0.0, (ended - datetime.fromisoformat(started)).total_seconds())

@@ -6,6 +6,8 @@ templates; `Scope` holds what their placeholders stand for.
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from modelyard.jobs.command import check_command, check_placeholders, fill, rend
 from modelyard.jobs.step import Output, Resources, Step, is_name
 
 GROUPS = ("online", "offline")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: What a placeholder stands for that is each member's own.
 MEMBER_NAMES = ("model_dir", "model_name")
 Scalar = str | int | float | bool
@@ -76,7 +79,7 @@ class Scope:
 
     def absolute(self, path: str) -> str:
         """A path of the document, resolved against its folder; URLs stay as they are."""
-        return path if "://" in path else str((self.folder / Path(path).expanduser()).absolute())
+        return path if "://" in path else os.path.normpath(self.folder.absolute() / Path(path).expanduser())
 
 
 def read_member(section: Section, *, train_key: str, extra: bool) -> Member:
@@ -139,6 +142,7 @@ def read_limits(section: Section) -> Limits:
 def check_members(members: list[Member], scope: Scope, faults: Faults, *, train_key: str = "train") -> None:
     """Note duplicate names, and commands and paths that cannot be rendered; keys as in `read_member`."""
     seen: dict[str, str] = {}
+    given = {scope.values[name] for name in (*scope.datasets, "truth") if name in scope.values}
     for member in members:
         folded = member.name.casefold()
         if folded and folded in seen:
@@ -151,7 +155,16 @@ def check_members(members: list[Member], scope: Scope, faults: Faults, *, train_
                 key = f"{member.key}.{part}"
                 check_command(template, key=key, shell=member.shell, known=known, faults=faults)
         for name, path in member.outputs.items():
-            check_placeholders(path, key=f"{member.key}.outputs.{name}", known=known, faults=faults)
+            key = f"{member.key}.outputs.{name}"
+            check_placeholders(path, key=key, known=known, faults=faults)
+            if scope.absolute(fill(path, known)) in given:
+                faults.add(
+                    key, path, "is a data file of the document", "let the member leave a file of its own"
+                )
+        for variable in member.env:
+            if not _VARIABLE.fullmatch(variable):
+                remedy = "use letters, digits and '_'; begin with a letter or '_'"
+                faults.add(f"{member.key}.env", variable, "cannot name a variable", remedy)
         for place, path in enumerate(member.inputs):
             check_placeholders(path, key=f"{member.key}.inputs[{place}]", known=known, faults=faults)
 

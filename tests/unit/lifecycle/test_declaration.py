@@ -148,7 +148,7 @@ FAULTS = [
     ),
     (
         {"ensemble": {"validation_until": "2024-01-01", "amplitude_window": 0}},
-        "ensemble.amplitude_window = 0: is out of range; use at least 1",
+        "ensemble.amplitude_window = 0: is out of range; use at least 1 and at most 100000",
     ),
     (
         {"ensemble": {"validation_until": "2024-01-01", "mutant_epsilon": 0}},
