@@ -32,6 +32,10 @@ def command(config: Path, output: Path, method: str, as_json: bool) -> None:
 
     Models with an error that is not a finite number are excluded with the reason.
     """
+    if output.resolve() == config.resolve() or (
+        output.exists() and config.exists() and output.samefile(config)
+    ):
+        raise click.BadParameter("is the --config file, which it would replace", param_hint="--output")
     from modelyard.ensemble.config_policy import integrate_config  # pandas and scipy load here, not before
     from modelyard.ensemble.elpa_config import read_elpa_config
     from modelyard.ensemble.policy import to_json, write_policy

@@ -97,7 +97,12 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
     once = [row for row in rows if row["kind"] != _BEST or row["name"] not in experts]
     ordered = sorted(once, key=lambda row: row["kind"] != "policy")
     leads = [key for key in (rows[0] if rows else ()) if key.startswith("lead_")]
-    columns = {**_COLUMNS, **{key: key.replace("_", " ") for key in leads}}
+    partial = any(share is not None and share < 1.0 for share in (row.get("served_share") for row in once))
+    columns = {
+        **_COLUMNS,
+        **({"served_share": "served"} if partial else {}),  # who is measured on a part of the rows
+        **{key: key.replace("_", " ") for key in leads},
+    }
     lines = [list(columns.values())]
     for row in ordered:
         mark = _MARK if row["name"] in best and row["kind"] in ("expert", _BEST) else ""

@@ -371,8 +371,9 @@ def missing_output(step: Step) -> str:
     """The first declared output that is not there or is empty, as a sentence; empty when all are."""
     for output in step.outputs:
         path = Path(output.path)
-        folder = path.is_dir()
+        folder = False
         try:
+            folder = path.is_dir()
             empty = not any(path.iterdir()) if folder else path.stat().st_size == 0
         except FileNotFoundError:
             return f"{path}: the promised output is missing"

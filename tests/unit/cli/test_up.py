@@ -36,6 +36,16 @@ def test_the_columns_stand_in_their_order() -> None:
     assert lines[2].split() == ["policy", *["1.000"] * 6]
 
 
+def test_who_is_measured_on_a_part_of_the_rows_is_told() -> None:
+    rows = [
+        {"name": "policy", "kind": "policy", "mae": 1.0, "served_share": 1.0},
+        {"name": "short", "kind": "expert", "mae": 0.5, "served_share": 0.333},
+    ]
+    lines = as_table(rows).splitlines()
+    assert lines[0].split()[-1] == "served"
+    assert [line.split()[-1] for line in lines[2:]] == ["1.000", "0.333"]
+
+
 def test_there_is_a_column_for_every_lead() -> None:
     assert "lead 10" in table(("policy", "policy", 1.0), leads=11)[0]
     assert "lead" not in table(("policy", "policy", 1.0), leads=0)[0]

@@ -424,6 +424,8 @@ def test_missing_outputs_are_told_apart(tmp_path):
     ):
         outputs = (*one.outputs, Output(path=str(tmp_path / name)))
         assert missing_output(dataclasses.replace(one, outputs=outputs)).endswith(problem)
+    outputs = (Output(path=str(tmp_path / ("x" * 300))),)
+    assert "cannot be read" in missing_output(dataclasses.replace(one, outputs=outputs))
 
 
 # -- waiting -------------------------------------------------------------------------------------------
