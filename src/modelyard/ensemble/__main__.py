@@ -94,7 +94,9 @@ def integrate(spec: Spec, clock: Clock) -> None:
         created_at=stamp(clock()),
     )
     inputs = {"predictions": digest_path(spec.predictions), "truth": digest_path(spec.truth)}
-    write_policy(spec.policy, replace(policy, digests={"inputs": inputs, "models": spec.models}))
+    write_policy(
+        spec.policy, replace(policy, digests={**policy.digests, "inputs": inputs, "models": spec.models})
+    )
 
 
 def backtest(spec: Spec) -> None:

@@ -60,8 +60,10 @@ def backtest_policy(policy: Policy, predictions: pd.DataFrame, truth: pd.DataFra
     runs = [_run_series(policy, matrix, part, matrix.index_of(part, cut)) for part in matrix.parts]
     rows = pd.concat([run[0] for run in runs], ignore_index=True)
     if rows.empty:
+        end = max(matrix.times(part)[-1] for part in matrix.parts).isoformat()
         raise PolicyError(
-            f"no row after {policy.validation_until} has a truth and a forecast; nothing to backtest"
+            f"no row after validation_until = {policy.validation_until} has a truth and a forecast; "
+            f"the truth ends at {end}: nothing to backtest"
         )
     weights = pd.concat([run[1] for run in runs], ignore_index=True)
     best = _best_single(rows, policy.experts)

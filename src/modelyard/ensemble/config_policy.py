@@ -7,6 +7,7 @@ inverse scores can be had from them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -131,7 +132,7 @@ def _ties(config: ElpaConfig, scores: Mapping[str, float], names: Sequence[str])
 
 
 def _warnings(config: ElpaConfig) -> tuple[str, ...]:
-    found = []
+    found = list(config.warnings)
     if config.beta < 1.0:
         remembered = 1.0 / (1.0 - config.beta)
         found.append(
@@ -175,4 +176,5 @@ def _learnt(config: ElpaConfig, method: str, created_at: str, seed: int) -> Poli
         mutant_epsilon=config.mutant_epsilon,
         seed=seed,
     )
-    return integrate_matrix(matrix, settings, excluded=config.excluded, created_at=created_at)
+    policy = integrate_matrix(matrix, settings, excluded=config.excluded, created_at=created_at)
+    return replace(policy, warnings=(*config.warnings, *policy.warnings))

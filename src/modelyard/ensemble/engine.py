@@ -260,7 +260,7 @@ class Aggregator:
         error = np.abs(forecast - truth)
         scored = awake * clean[:, None]
         regret = np.sign(mixed - truth) * (mixed - forecast) * awake
-        self.rule.learn(self._learnt, Lesson(regret=regret, error=error, scored=scored))
+        self.rule.learn(self._learnt, Lesson(regret=regret, awake=awake, error=error, scored=scored))
         meta = self._meta
         counted = scored[:, meta:]
         self._totals *= 1.0 - (1.0 - self.setup.beta) * counted

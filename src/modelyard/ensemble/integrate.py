@@ -18,13 +18,14 @@ import pandas as pd
 from modelyard.core.errors import PolicyError
 from modelyard.ensemble.engine import Aggregator, Issued, Setup
 from modelyard.ensemble.matrix import AlignedMatrix, Capability, SeriesMatrix, build_matrix
-from modelyard.ensemble.mutants import Limits, fit_limits
-from modelyard.ensemble.policy import Excluded, Method, Policy, SeriesState, finite
+from modelyard.ensemble.mutants import Limits, fit_limits, usual_jump
+from modelyard.ensemble.policy import Excluded, Method, Policy, SeriesState, finite, state_digest
 from modelyard.ensemble.scorecard import (
     Scorecard,
     best_of,
     card_detail,
     card_ties,
+    comparable,
     inverse_weights,
     make_card,
 )
@@ -82,12 +83,8 @@ def integrate_matrix(
 ) -> Policy:
     """Learn a policy from an aligned matrix; arguments and errors as of `integrate_tables`."""
     cuts = [matrix.index_of(part, settings.validation_until) for part in matrix.parts]
+    _check_cuts(matrix, cuts, settings.validation_until)
     order, idle = _usable(matrix.until(cuts))
-    if min(cuts) < 2:
-        raise PolicyError(
-            f"validation_until = {settings.validation_until.isoformat()} leaves a series with fewer than two "
-            f"target times to learn from; move it later"
-        )
     matrix = matrix.select(order)
     seen = matrix.until(cuts)
     limits = [_limits(seen, part, settings) for part in seen.parts]
@@ -119,6 +116,22 @@ def method_of(requested: str) -> Method:
     if requested == AUTO:
         return Method(name="boa", requested=AUTO, reason="forecasts exist, so regret can be measured")
     return Method(name=requested, requested=requested, reason="as requested")
+
+
+def _check_cuts(matrix: AlignedMatrix, cuts: Sequence[int], moment: pd.Timestamp) -> None:
+    for part, cut in zip(matrix.parts, cuts, strict=True):
+        if not np.isfinite(np.diff(part.truth_t[:cut])).any():
+            times, seen = matrix.times(part), int(np.isfinite(part.truth_t[:cut]).sum())
+            raise PolicyError(
+                f"validation_until = {moment.isoformat()} leaves{_named(part.series)} fewer than two "
+                f"neighbouring values to learn from ({seen} before it); its truth "
+                f"goes from {times[0].isoformat()} to {times[-1].isoformat()}: choose a time well inside"
+            )
+
+
+def _named(series: str) -> str:
+    """The series as a part of a sentence; a config's only one has no name."""
+    return f" series {series!r}" if series else ""
 
 
 def _usable(matrix: AlignedMatrix) -> tuple[list[int], list[Excluded]]:
@@ -204,14 +217,11 @@ def _assemble(
     scores = {name: entry["mean"] for name, entry in detail.items()}
     epsilon, source = _epsilon([engine.setup.limits for engine in engines])
     online, offline, meta = _standing(engines)
-    best = best_of(scores, first.online), best_of(scores, first.offline)
     columns = range(len(matrix.experts))
     split = len(first.online)
-    tied = (
-        card_ties(cards, columns[:split], first.online, best=best[0], lead=settings.horizon),
-        card_ties(cards, columns[split:], first.offline, best=best[1], lead=settings.horizon),
-    )
-    return Policy(
+    best_online, ties_online = _best(matrix, cards, scores, columns[:split])
+    best_offline, ties_offline = _best(matrix, cards, scores, columns[split:])
+    policy = Policy(
         created_at=created_at,
         beta=first.beta,
         dirty_interval=settings.dirty_interval,
@@ -224,10 +234,10 @@ def _assemble(
         online_weights=dict(zip(first.online, online, strict=True)),
         offline_weights=dict(zip(first.offline, offline, strict=True)),
         meta_weights=dict(zip(first.members, meta, strict=True)),
-        best_online_model=best[0],
-        best_offline_model=best[1],
-        best_online_tie_set=tied[0],
-        best_offline_tie_set=tied[1],
+        best_online_model=best_online,
+        best_offline_model=best_offline,
+        best_online_tie_set=ties_online,
+        best_offline_tie_set=ties_offline,
         method=method_of(settings.method),
         horizon=settings.horizon,
         period=settings.period,
@@ -248,18 +258,28 @@ def _assemble(
             for part, card, engine in zip(matrix.parts, cards, engines, strict=True)
         },
     )
+    return replace(policy, digests={"state": state_digest(policy)})
+
+
+def _best(
+    matrix: AlignedMatrix, cards: Sequence[Scorecard], scores: Mapping[str, float], columns: Sequence[int]
+) -> tuple[str | None, tuple[str, ...]]:
+    """The best of a group and its tie set, among those that serve at least 95 % of what the most do."""
+    fit = comparable(cards, columns)
+    names = [matrix.experts[k] for k in fit]
+    best = best_of(scores, names)
+    return best, card_ties(cards, fit, names, best=best, lead=matrix.horizon)
 
 
 def _epsilon(limits: Sequence[Limits]) -> tuple[float | None, dict[str, Any]]:
     """The foreseen-mutant limit over all series (each runs with its own), and where it is from."""
-    known = [own.jump for own in limits if math.isfinite(own.jump)]
     conformal = limits[0].jump_kind == "conformal"
     source = {
         "kind": limits[0].jump_kind,
         "alpha": limits[0].alpha if conformal else None,
         "n": sum(own.jump_rows for own in limits) if conformal else None,
     }
-    return (float(np.median(known)) if known else None), source
+    return usual_jump(limits), source
 
 
 def _standing(engines: Sequence[Aggregator]) -> list[list[float]]:
@@ -286,7 +306,8 @@ def _warnings(setup: Setup, matrix: AlignedMatrix, cards: Sequence[Scorecard]) -
     for part, card in zip(matrix.parts, cards, strict=True):
         if card.censored_share > 0.5:
             share = f"{card.censored_share:.0%}"
-            yield f"series {part.series}: dirty intervals censor {share} of the validation rows"
+            of = f" of{_named(part.series)}" if part.series else ""
+            yield f"dirty intervals censor {share} of the validation rows{of}"
     for seen in matrix.capabilities():
         if len(seen.leads) < setup.horizon:
             yield f"{seen.name} ({seen.group}) serves leads {list(seen.leads)} of 1..{setup.horizon}"

@@ -68,7 +68,10 @@ class AlignedMatrix:
 
     def index_of(self, part: SeriesMatrix, moment: pd.Timestamp) -> int:
         """The number of targets of `part` before `moment`."""
-        gap = moment.value // 1000 - part.start_us
+        gap = (
+            int(moment.tz_convert(None).to_datetime64().astype("datetime64[us]").astype(np.int64))
+            - part.start_us
+        )
         step = round(self.step_s * _US)
         return int(np.clip(-(-gap // step), 0, len(part.truth_t)))
 

@@ -62,6 +62,12 @@ def conformal_quantile(values: Floats, alpha: float) -> float:
     return float(known[rank - 1]) if rank <= len(known) else math.inf
 
 
+def usual_jump(limits: Sequence[Limits]) -> float | None:
+    """The median of the limits that foresee mutants; None where no series has one."""
+    known = [own.jump for own in limits if math.isfinite(own.jump)]
+    return float(np.median(known)) if known else None
+
+
 def offline_jumps(forecast_hk: Floats, before_k: Floats, level: float) -> Floats:
     """Mean relative jump of the offline forecasts into each lead.
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from modelyard.core.digests import digest_json
 from modelyard.core.errors import PolicyError
 from modelyard.core.faults import Faults, Section
 from modelyard.core.files import read_json, write_json
 from modelyard.ensemble.engine import Aggregator, Setup
-from modelyard.ensemble.mutants import Limits
+from modelyard.ensemble.mutants import Limits, usual_jump
 from modelyard.ensemble.rules import METHODS
+from modelyard.ensemble.settings import LONGEST_WINDOW, read_moment
 
 SCHEMA = "elpa.policy/2"
 _LIMIT_NUMBERS = ("level", "jump", "scale", "shock", "alpha")
@@ -86,7 +88,7 @@ class Policy:
     best_offline_tie_set: tuple[str, ...] = ()
     capabilities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    digests: Mapping[str, Any] = field(default_factory=dict)  # inputs{}, models{}
+    digests: Mapping[str, Any] = field(default_factory=dict)  # inputs{}, models{}, state
     backtest: Mapping[str, Any] | None = None
     series: Mapping[str, SeriesState] = field(default_factory=dict)
 
@@ -118,6 +120,13 @@ class Policy:
         engine = Aggregator(setup)
         engine.load_state(own.state)
         return engine
+
+
+def state_digest(policy: Policy) -> str:
+    """What was learnt, together with the fields that its arrays mean nothing without."""
+    bound = ("online_models", "offline_models", "horizon", "period", "step_s", "validation_until")
+    fields = {name: to_json(policy)[name] for name in bound}
+    return digest_json({**fields, "series": {name: dict(own.state) for name, own in policy.series.items()}})
 
 
 def finite(value: float) -> float | None:
@@ -183,7 +192,15 @@ def read_policy(path: Path) -> Policy:
 
 
 def from_json(data: object, *, file: str) -> Policy:
-    """The policy in a JSON value; `DocumentError` with every fault of it."""
+    """The policy in a JSON value.
+
+    A `mutant_epsilon` changed by hand becomes the limit of every series; what the learnt state hangs on
+    cannot be changed.
+
+    Raises:
+        DocumentError: With every fault of it.
+        PolicyError: The state was learnt with other fields.
+    """
     faults = Faults(file=file)
     section = Section(data, faults=faults)
     section.choice("schema", "", [SCHEMA])
@@ -192,7 +209,8 @@ def from_json(data: object, *, file: str) -> Policy:
     policy = Policy(**_plain_fields(section), **_nested_fields(section))
     section.close()
     faults.raise_if_any()
-    return policy
+    _check_state(policy)
+    return _with_epsilon(policy)
 
 
 def _plain_fields(section: Section) -> dict[str, Any]:
@@ -207,15 +225,47 @@ def _plain_fields(section: Section) -> dict[str, Any]:
     return {
         "created_at": section.text("created_at"),
         "beta": section.number("beta", None, above=0.0, below=above_one),
-        "dirty_interval": section.integer("dirty_interval", None, low=0),
-        "amplitude_window": section.integer("amplitude_window", None, low=1),
+        "dirty_interval": section.integer("dirty_interval", None, low=0, high=LONGEST_WINDOW),
+        "amplitude_window": section.integer("amplitude_window", None, low=1, high=LONGEST_WINDOW),
         "seed": section.integer("seed", 42, low=0),
-        "validation_until": section.optional_text("validation_until"),
+        "validation_until": _read_until(section),
         "best_online_model": section.optional_text("best_online_model"),
         "best_offline_model": section.optional_text("best_offline_model"),
         **{name: section.texts(name) for name in names},
         **{name: read(name) if section.raw(name) is not None else None for name, read in optional.items()},
     }
+
+
+def _read_until(section: Section) -> str | None:
+    """The text as it stands, held to be a time."""
+    if section.raw("validation_until") is None:
+        return None
+    read_moment(section, "validation_until")
+    return section.text("validation_until") if isinstance(section.raw("validation_until"), str) else None
+
+
+def _check_state(policy: Policy) -> None:
+    if policy.series and policy.digests.get("state") != state_digest(policy):
+        raise PolicyError(
+            "online_models, offline_models, horizon, period, step_s, validation_until or series of the "
+            "policy were changed after it was learnt (digests.state differs); integrate again"
+        )
+
+
+def _with_epsilon(policy: Policy) -> Policy:
+    """The limits follow a `mutant_epsilon` that was changed in the file."""
+    epsilon, learnt = policy.mutant_epsilon, usual_jump([own.limits for own in policy.series.values()])
+    if epsilon == learnt or not policy.series:
+        return policy
+    if epsilon is None:
+        raise PolicyError(
+            f"mutant_epsilon = null, but {learnt:g} was learnt; write a number, or integrate again"
+        )
+    series = {
+        name: replace(own, limits=replace(own.limits, jump=epsilon, jump_kind="given"))
+        for name, own in policy.series.items()
+    }
+    return replace(policy, series=series, mutant_epsilon_source={"kind": "given", "alpha": None, "n": None})
 
 
 def _nested_fields(section: Section) -> dict[str, Any]:

@@ -22,6 +22,7 @@ State = dict[str, Floats]
 
 _SMALLEST_SCORE = 1e-12  # of the largest score beside it: an expert without error gets this one
 _LOWEST = -1e300  # below every log weight
+_LEAST_REACH = 1e-150  # its inverse and its square are still ordinary numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Lesson:
     """What one step of time teaches; every array is `(leads, slots)`."""
 
     regret: Floats  # slope of the loss times (mixture - forecast); 0 where asleep
+    awake: Floats  # 1 where the slot had a forecast in the mixture, else 0
     error: Floats  # |forecast - truth|; anything finite where not scored
     scored: Floats  # 1 where the row counts for scores (awake, not censored), else 0
 
@@ -101,7 +103,8 @@ class Boa:
     min(1 / (2 B_k), sqrt(ln K / V_k))`, `V_k` the sum of squares and `B_k` the largest |r_k|. The
     gradient trick (Cesa-Bianchi & Lugosi 2006, 2.5) makes the guarantee hold against mixtures too.
     A sleeping expert's regret is zero (Gaillard, Stoltz & van Erven 2014; Devaine et al. 2013).
-    `beta` discounts R, V and B (Cesa-Bianchi & Lugosi 2006, 2.11); 1 forgets nothing.
+    `beta` discounts R, V and B (Cesa-Bianchi & Lugosi 2006, 2.11); 1 forgets nothing. Sleep discounts
+    nothing either: V and B would vanish, the rate with them explode, and who wakes would rule.
 
     Attributes:
         beta: The memory, in (0, 1].
@@ -118,10 +121,11 @@ class Boa:
     def learn(self, state: State, lesson: Lesson) -> None:
         """Discount and add the second-order regret, at the rate that already knows this row."""
         regret, square, reach = state["moments"]
-        state["moments"] *= self.beta
+        state["moments"] *= 1.0 - (1.0 - self.beta) * lesson.awake
         squared = lesson.regret * lesson.regret
         square += squared
         np.maximum(reach, np.abs(lesson.regret), out=reach)
+        np.maximum(reach, _LEAST_REACH, out=reach, where=reach > 0)
         rate = self._rate(square, reach)
         state["rate"][...] = rate
         regret += lesson.regret - rate * squared

@@ -19,6 +19,8 @@ from modelyard.ensemble.policy import finite
 from modelyard.ensemble.rules import Bools, Floats
 from modelyard.ensemble.scores import discounted_score, ewma, mean_by_target, seasonal_scale, tie_set
 
+LEAST_SERVED = 0.95  # of the rows of the expert that serves most: below it nobody can be the best
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scorecard:
@@ -48,6 +50,10 @@ class Scorecard:
             return values, censored
         values = mean_by_target(own, np.ones_like(self.clean_th))[:, 0]
         return values[np.isfinite(values)], 0
+
+    def served_rows(self, expert: int) -> int:
+        """Rows (target, lead) with a truth that the expert serves."""
+        return int(np.isfinite(self.error_thk[..., expert]).sum())
 
     def compatible_scores(self, experts: Sequence[str], beta: float) -> dict[str, float]:
         """What the public skill would compute: its exponentially weighted error over all rows."""
@@ -99,20 +105,30 @@ def card_ties(
 ) -> tuple[str, ...]:
     """The best of these experts and those that a Diebold-Mariano test cannot tell to be worse.
 
-    Several series are tested one after the other in time, each in units of its own mean error. Only
-    experts that serve at least half of what the best serves are compared, on the targets of all.
+    Several series are tested one after the other in time, each in units of its own mean error, on the
+    targets that all serve. Only experts that are `comparable` take part.
     """
     if best is None:
         return ()
-    losses = [mean_by_target(card.error_thk[..., list(columns)], card.clean_th) for card in cards]
+    fit = comparable(cards, columns)
+    names = [name for name, k in zip(names, columns, strict=True) if k in fit]
+    losses = [mean_by_target(card.error_thk[..., fit], card.clean_th) for card in cards]
     loss_tk = np.concatenate([own / _usual(own) for own in losses])
-    common = loss_tk[np.isfinite(loss_tk[:, names.index(best)])]
-    fit = [k for k in range(len(names)) if len(common) and np.isfinite(common[:, k]).mean() >= 0.5]
-    if not fit:
+    common = loss_tk[np.isfinite(loss_tk).all(axis=1)]
+    if best not in names or not len(common):
         return (best,)
-    common = common[:, fit]
-    common = common[np.isfinite(common).all(axis=1)]
-    return tie_set(common, [names[k] for k in fit], best=best, beta=cards[0].beta, lead=lead)
+    return tie_set(common, names, best=best, beta=cards[0].beta, lead=lead)
+
+
+def comparable(cards: Sequence[Scorecard], columns: Sequence[int]) -> list[int]:
+    """Of these experts, those that may be called the best: who serves enough to be compared.
+
+    That is 95 % of the rows of whoever serves most, over all series: one that serves only lead 1, where
+    errors are small, has the least score but has not won.
+    """
+    rows = {k: sum(card.served_rows(k) for card in cards) for k in columns}
+    most = max(rows.values(), default=0)
+    return [k for k in columns if rows[k] >= LEAST_SERVED * most]
 
 
 def best_of(scores: Mapping[str, float], names: Sequence[str]) -> str | None:
@@ -122,8 +138,9 @@ def best_of(scores: Mapping[str, float], names: Sequence[str]) -> str | None:
 
 def inverse_weights(scores: Mapping[str, float]) -> dict[str, float]:
     """Weights proportional to 1/score; an expert without any error counts as 1e-12 of the worst."""
-    floor = 1e-12 * max(scores.values(), default=0.0)
-    parts = {name: 1.0 / max(score, floor) if floor > 0 else 1.0 for name, score in scores.items()}
+    worst = max(scores.values(), default=0.0)
+    floor = 1e-12 * worst
+    parts = {name: worst / max(score, floor) if floor > 0 else 1.0 for name, score in scores.items()}
     total = math.fsum(parts.values())
     return {name: part / total for name, part in parts.items()}
 

@@ -11,6 +11,7 @@ from modelyard.core.faults import Section
 from modelyard.ensemble.rules import METHODS
 
 AUTO = "auto"
+LONGEST_WINDOW = 100_000  # steps: windows are held in memory, for every lead and expert
 _AT_MOST_ONE = math.nextafter(1.0, 2.0)
 
 
@@ -35,13 +36,13 @@ def read_settings(section: Section) -> Settings:
     return Settings(
         method=section.choice("method", AUTO, (AUTO, *METHODS)),
         beta=read_beta(section, 0.99),
-        dirty_interval=section.integer("dirty_interval", 3, low=0),
-        amplitude_window=section.integer("amplitude_window", 24, low=1),
+        dirty_interval=section.integer("dirty_interval", 3, low=0, high=LONGEST_WINDOW),
+        amplitude_window=section.integer("amplitude_window", 24, low=1, high=LONGEST_WINDOW),
         mutant_epsilon=read_epsilon(section),
         horizon=section.integer("horizon", None, low=1),
         period=section.integer("period", None, low=1),
         step_s=section.number("step_s", None, above=0.0),
-        validation_until=_read_moment(section, "validation_until"),
+        validation_until=read_moment(section, "validation_until"),
         seed=section.integer("seed", 42, low=0),
     )
 
@@ -60,15 +61,19 @@ def read_epsilon(section: Section) -> float | None:
     return section.number("mutant_epsilon", None, above=0.0)
 
 
+def read_moment(section: Section, name: str) -> pd.Timestamp:
+    """A required time; a naive one is UTC."""
+    text = section.text(name)
+    try:
+        moment = pd.Timestamp(text or "1970-01-01")
+        if moment == moment:  # "NaT" is read, and differs from itself
+            return as_utc(moment)
+    except ValueError:
+        pass
+    section.faults.add(section.key(name), text, "is not a time", "write ISO 8601, as 2013-09-01T00:00")
+    return as_utc(pd.Timestamp(0))
+
+
 def as_utc(moment: pd.Timestamp) -> pd.Timestamp:
     """The same moment with a time zone; a naive one is UTC."""
     return moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
-
-
-def _read_moment(section: Section, name: str) -> pd.Timestamp:
-    text = section.text(name)
-    try:
-        return as_utc(pd.Timestamp(text or "1970-01-01"))
-    except ValueError:
-        section.faults.add(section.key(name), text, "is not a time", "write ISO 8601, as 2013-09-01T00:00")
-        return as_utc(pd.Timestamp(0))

@@ -63,7 +63,7 @@ def check_predictions(
 ) -> str | None:
     """Why a predict command's output cannot be used, or None when it can.
 
-    An online expert has to serve, at every lead 1..horizon, at least 95 % of the truth's times (the
+    An online expert has to serve, at every lead 1..horizon, at least 95 % of each series' times (the
     first `lead` of each series excepted: their origins may lie before its data); an offline expert
     has to serve as many with any forecast issued at least one step before. The lead served is counted
     from `issued_at`, as the ensemble counts it. Rows of the truth without a value ask for nothing.
@@ -170,7 +170,7 @@ def _first(forecasts: Forecasts, wrong: _Mask, problem: str, value: Callable[[in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Coverage:
-    """Which rows of the truth one lead has to serve, and which it serves; masks of shape [truth rows]."""
+    """The rows of one series that one lead has to serve, and all rows it serves; shape [truth rows]."""
 
     lead: int
     asked: _Mask
@@ -190,16 +190,26 @@ def _misaligned(forecasts: Forecasts, truth: pa.Table, horizon: int, group: str)
         return _apart(forecasts, series, target)
     age = (forecasts.target - forecasts.issued) // forecasts.step
     rank = np.arange(len(series)) - np.searchsorted(series, series)
+    codes = np.unique(series, return_inverse=True)[1]
     coverages = []
     for lead in range(1, horizon + 1) if group == "online" else (1,):
         fits = (age == lead) if group == "online" else (age >= lead)
         served = np.zeros(len(series), dtype=bool)
         served[row_of[fits & (row_of >= 0)]] = True
-        coverages.append(_Coverage(lead=lead, asked=rank >= lead, served=served))
+        coverages.append(_worst_series(lead, rank >= lead, served, codes))
     worst = min(coverages, key=lambda coverage: coverage.share)
     if worst.share >= LEAST_SHARE:
         return None
     return _too_few(worst, series, target, late=bool((forecasts.issued > forecasts.origin).any()))
+
+
+def _worst_series(lead: int, asked: _Mask, served: _Mask, codes: _Ints) -> _Coverage:
+    """The coverage of the series that is served least: a full one does not make up for an empty one."""
+    number = int(codes.max()) + 1
+    rows = np.bincount(codes[asked], minlength=number)
+    hits = np.bincount(codes[asked & served], minlength=number)
+    share = np.where(rows > 0, hits / np.maximum(rows, 1), 1.0)
+    return _Coverage(lead=lead, asked=asked & (codes == int(share.argmin())), served=served)
 
 
 def _rows_in_truth(forecasts: Forecasts, series: npt.NDArray[np.object_], target: _Ints) -> _Ints:

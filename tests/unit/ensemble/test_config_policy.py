@@ -152,3 +152,21 @@ def test_the_tie_set_says_what_a_short_memory_cannot_know():
     assert np.mean(picked) < 0.5
     assert np.mean(tied) > 0.9
     assert np.mean(remembered) > np.mean(picked) + 0.1
+
+
+def test_warnings_of_the_file_reach_the_policy_and_name_no_empty_series():
+    base = forecasting()
+    fields = {name: getattr(base, name) for name in ElpaConfig.__slots__}
+    told = ElpaConfig(**fields | {"warnings": ("10 rows are used",), "dirty_interval": 400})
+    for method in ("boa", "inverse_score"):
+        assert "10 rows are used" in integrate_config(told, method=method, created_at=NOW).warnings
+    censored = [w for w in integrate_config(told, method="boa", created_at=NOW).warnings if "censor" in w]
+    assert len(censored) == 1
+    assert "series" not in censored[0]
+
+
+def test_tiny_scores_still_make_a_simplex():
+    policy = integrate_config(
+        config(model("a", score=1e-300), model("b", score=0.0)), method="auto", created_at=NOW
+    )
+    assert sum(policy.online_weights.values()) == pytest.approx(1.0)

@@ -122,3 +122,89 @@ def test_a_file_that_is_not_json_is_a_fault(tmp_path):
     path.write_text("{")
     with pytest.raises(DocumentError, match="is not JSON"):
         read_elpa_config(path)
+
+
+def timed(folder, name, times, *, errors=None):
+    errors = errors or range(1, len(times) + 1)
+    lines = [f"{time},{error}" for time, error in zip(times, errors, strict=True)]
+    (folder / f"{name}.csv").write_text("\n".join(["time,abs_error", *lines]) + "\n")
+    return {"name": name, "error_csv": f"{name}.csv"}
+
+
+def test_numeric_times_are_sorted_as_numbers_also_for_a_lone_model(tmp_path):
+    lone = timed(tmp_path, "a", [10, 9, 2, 100], errors=[3, 2, 1, 4])
+    assert read_elpa_config(write(tmp_path, [lone])).models[0].errors.tolist() == [1, 2, 3, 4]
+
+
+def test_equal_instants_written_differently_match(tmp_path):
+    first = timed(tmp_path, "a", ["2024-01-01T00:00Z", "2024-01-01T01:00Z", "2024-01-01T02:00Z"])
+    second = timed(tmp_path, "b", ["2024-01-01T04:00:00+02:00", "2024-01-01 01:00", "2024-01-01T00:00:00.0"])
+    config = read_elpa_config(write(tmp_path, [first, second]))
+    assert [m.errors.tolist() for m in config.models] == [[1, 2, 3], [3, 2, 1]]
+    assert config.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (["1", "2", "x"], "data row 3: time is not a time"),
+        (["2024-01-01", "", "2024-01-03"], "data row 2: time is empty"),
+        (["1", "", "3"], "data row 2: time is empty"),
+        (["2024-01-01", "2024-01-01T00:00Z"], "is the time of two rows"),
+    ],
+)
+def test_times_that_cannot_be_read_are_faults(tmp_path, times, said):
+    found = faults_of(tmp_path, [timed(tmp_path, "a", times)])
+    assert [key for key, _ in found] == ["models[0].error_csv"]
+    assert said in found[0][1]
+
+
+def test_a_partial_overlap_is_warned_about_and_a_small_one_refused(tmp_path):
+    first = timed(tmp_path, "a", range(40))
+    config = read_elpa_config(write(tmp_path, [first, timed(tmp_path, "b", range(30, 70))]))
+    assert config.warnings == ("10 rows, those that all models have, are used; given: a 40, b 40",)
+    assert [len(m.errors) for m in config.models] == [10, 10]
+    few = faults_of(tmp_path, [first, timed(tmp_path, "b", range(37, 77))])
+    assert few == [("models", "have only 3 times in common, too few to compare them")]
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        ({"ewma_score": 10**400}, "models[0].ewma_score"),
+        ({"ewma_score": 1e308}, "models[0].ewma_score"),
+        ({"error_values": [1, -(10**400)]}, "models[0].error_values"),
+        ({"error_values": [1e308, 1e308]}, "models[0].error_values"),
+        ({"error_csv": "large.csv"}, "models[0].error_csv"),
+    ],
+    ids=["score", "float-score", "value", "float-value", "csv"],
+)
+def test_numbers_that_cannot_be_squared_are_faults(tmp_path, model, key):
+    (tmp_path / "large.csv").write_text("abs_error\n1\n1e308\n")
+    assert faults_of(tmp_path, [{"name": "a"} | model]) == [(key, "is too large")]
+
+
+@pytest.mark.parametrize("suffix", ["zip", "xz", "gz", "bz2", "zst"])
+def test_a_file_named_like_an_archive_is_a_fault_not_a_crash(tmp_path, suffix):
+    (tmp_path / f"e.csv.{suffix}").write_bytes(b"\x1f\x8b broken \xff")
+    found = faults_of(tmp_path, [{"name": "a", "error_csv": f"e.csv.{suffix}"}])
+    assert [key for key, _ in found] == ["models[0].error_csv"]
+
+
+def test_windows_longer_than_memory_are_faults(tmp_path):
+    found = faults_of(
+        tmp_path, [{"name": "a", "ewma_score": 1}], amplitude_window=100_001, dirty_interval=10**9
+    )
+    assert {key for key, _ in found} == {"amplitude_window", "dirty_interval"}
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "-x", "with space", "x" * 101])
+def test_names_that_cannot_be_folders_are_faults(tmp_path, name):
+    assert faults_of(tmp_path, [{"name": name, "ewma_score": 1}]) == [
+        ("models[0].name", "cannot name a model")
+    ]
+
+
+def test_names_that_differ_by_case_alone_are_one_name(tmp_path):
+    models = [{"name": "Tide", "ewma_score": 1}, {"name": "tide", "ewma_score": 1}]
+    assert faults_of(tmp_path, models) == [("models[1].name", "is used by two models")]

@@ -308,3 +308,18 @@ def test_twenty_terrible_experts_cost_little(world):
     assert cost <= regret_bound(mix - one, members=len(setup.members), beta=0.98, delay=1)
     late = slice(150, 230)
     assert np.abs(out[late] - world.truth[late, None]).mean() < np.abs(one - y)[-90:].mean()
+
+
+@pytest.mark.parametrize("beta", [0.9, 0.99])
+def test_a_bad_expert_does_not_rule_after_a_long_sleep(world, beta):
+    rng, asleep = np.random.default_rng(0), range(300, 2300)
+    limits = replace(world.setup().limits, level=100.0, jump=np.inf, scale=1.0, shock=np.inf, period=1)
+    setup = world.setup(limits=limits, beta=beta, horizon=1, online=("one", "two", "bad"), offline=())
+    engine, shares = Aggregator(setup), []
+    for step in range(2310):
+        engine.observe(100 + rng.normal())
+        bad = np.nan if step in asleep else 150.0
+        issued = engine.issue(np.array([[100 + rng.normal(), 100 + rng.normal(), bad]]))
+        if step >= 2300:
+            shares.append(issued.expert_weights()[0, 2])
+    assert max(shares) < 0.01

@@ -164,10 +164,38 @@ def test_several_series_learn_apart(make_world):
 
 
 def test_too_little_to_learn_from_is_an_error(world):
+    late = world.forecast.copy()
+    late[:170] = np.nan
     with pytest.raises(PolicyError, match="no expert serves"):
-        learn(world, validation_until=START)
+        learn(replace(world, forecast=late))
     with pytest.raises(PolicyError, match="fewer than two"):
         learn(
             replace(world, forecast=np.nan_to_num(world.forecast)),
             validation_until=START + pd.Timedelta("1h"),
         )
+
+
+def test_an_expert_of_lead_one_alone_is_not_the_best(world):
+    forecast = world.forecast.copy()
+    forecast[:, 0, 1] = world.truth + 0.01
+    forecast[:, 1:, 1] = np.nan
+    policy = learn(replace(world, forecast=forecast))
+    assert min(policy.online_models, key=lambda name: policy.scores[name]) == "half"
+    assert policy.best_online_model != "half"
+    assert "half" not in policy.best_online_tie_set
+
+
+@pytest.mark.parametrize("moment", ["2023-01-01", "2024-01-01T01:00"])
+def test_a_cut_outside_the_data_is_named_with_the_range_of_the_truth(world, moment):
+    until = pd.Timestamp(moment, tz="UTC")
+    with pytest.raises(PolicyError) as caught:
+        learn(world, validation_until=until)
+    said = str(caught.value)
+    for part in (f"validation_until = {until.isoformat()}", "series 's'", START.isoformat(), "2024-01-10T23"):
+        assert part in said
+
+
+def test_a_cut_far_in_the_future_takes_everything(world):
+    policy = learn(world, validation_until=pd.Timestamp("9999-01-01", tz="UTC"))
+    with pytest.raises(PolicyError, match=r"validation_until = 9999.*ends at 2024-01-10T23"):
+        backtest_policy(policy, *world.tables())

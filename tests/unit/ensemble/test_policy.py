@@ -123,3 +123,44 @@ def test_a_policy_of_errors_alone_cannot_forecast(tmp_path):
     assert read_policy(tmp_path / "p.json") == bare
     with pytest.raises(PolicyError, match="errors alone"):
         bare.engine("s")
+
+
+def edited(policy, **changes):
+    return from_json(json.loads(json.dumps(to_json(policy) | changes)), file="p.json")
+
+
+def test_an_epsilon_changed_in_the_file_changes_the_limits_and_the_forecasts(policy, world):
+    changed = edited(policy, mutant_epsilon=0.001)
+    assert changed.series["s"].limits.jump == 0.001
+    assert changed.series["s"].limits.jump_kind == "given"
+    assert changed.mutant_epsilon_source == {"kind": "given", "alpha": None, "n": None}
+    rows = [backtest_policy(p, *world.tables()).rows["policy"] for p in (policy, changed)]
+    assert (rows[0] - rows[1]).abs().max() > 1e-6
+    with pytest.raises(PolicyError, match="mutant_epsilon = null"):
+        edited(policy, mutant_epsilon=None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"online_models": ["half", "naive", "noisy"]},
+        {"offline_models": ["high", "low"]},
+        {"period": 12},
+        {"horizon": 2},
+        {"step_s": 60.0},
+        {"validation_until": "2024-01-06T00:00:00+00:00"},
+        {"digests": {}},
+    ],
+    ids=str,
+)
+def test_what_the_state_hangs_on_cannot_be_edited(policy, change):
+    assert edited(policy) == policy
+    with pytest.raises(PolicyError, match="integrate again"):
+        edited(policy, **change)
+
+
+@pytest.mark.parametrize("value", ["soon", "NaT", 7])
+def test_a_bad_time_is_a_fault(policy, value):
+    with pytest.raises(DocumentError) as caught:
+        edited(policy, validation_until=value)
+    assert {fault.key for fault in caught.value.faults} == {"validation_until"}

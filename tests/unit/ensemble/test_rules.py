@@ -26,7 +26,7 @@ def aggregate(forecast_tk, truth_t, *, method="boa", beta=1.0, delay=1):
             gap = np.sign(mixed_t[due] - truth_t[due]) * (mixed_t[due] - filled_tk[due])
             error = np.abs(filled_tk[due] - truth_t[due])
             awake = awake_tk[due][None]
-            rule.learn(state, Lesson(regret=gap[None] * awake, error=error[None], scored=awake))
+            rule.learn(state, Lesson(regret=gap[None] * awake, awake=awake, error=error[None], scored=awake))
         weights, mean = mixture(rule.log_weights(state), awake_tk[t][None], filled_tk[t][None])
         mixed_t[t] = mean[0]
     return mixed_t, weights[0]
@@ -78,7 +78,10 @@ def test_inverse_score_follows_its_formula():
     rule = make_rule("inverse_score", beta=0.5, rivals=np.array([2, 2]))
     state = rule.start((1, 2))
     for row in errors:
-        rule.learn(state, Lesson(regret=np.zeros((1, 2)), error=row[None], scored=np.ones((1, 2))))
+        rule.learn(
+            state,
+            Lesson(regret=np.zeros((1, 2)), awake=np.ones((1, 2)), error=row[None], scored=np.ones((1, 2))),
+        )
     powers = np.array([0.25, 0.5, 1.0])
     scores = powers @ errors / powers.sum()
     weights, _ = mixture(rule.log_weights(state), np.ones((1, 2)), np.zeros((1, 2)))
@@ -89,7 +92,9 @@ def test_inverse_score_without_errors_shares_equally_among_the_perfect():
     rule = make_rule("inverse_score", beta=0.9, rivals=np.array([3, 3, 3]))
     state = rule.start((1, 3))
     error = np.array([[0.0, 0.0, 1.0]])
-    rule.learn(state, Lesson(regret=np.zeros((1, 3)), error=error, scored=np.ones((1, 3))))
+    rule.learn(
+        state, Lesson(regret=np.zeros((1, 3)), awake=np.ones((1, 3)), error=error, scored=np.ones((1, 3)))
+    )
     weights, _ = mixture(rule.log_weights(state), np.ones((1, 3)), np.zeros((1, 3)))
     assert weights[0] == pytest.approx([0.5, 0.5, 0.0], abs=1e-11)
 
@@ -101,7 +106,10 @@ def test_boa_agrees_with_the_formula_written_out():
     state = rule.start((1, 4))
     total, square, reach = [0.0] * 4, [0.0] * 4, [0.0] * 4
     for row in regrets:
-        rule.learn(state, Lesson(regret=row[None], error=np.zeros((1, 4)), scored=np.ones((1, 4))))
+        rule.learn(
+            state,
+            Lesson(regret=row[None], awake=np.ones((1, 4)), error=np.zeros((1, 4)), scored=np.ones((1, 4))),
+        )
         for k, r in enumerate(row):
             square[k] = beta * square[k] + r * r
             reach[k] = max(beta * reach[k], abs(r))
@@ -216,3 +224,35 @@ def test_unknown_methods_and_memories_are_refused():
         make_rule("ridge", beta=0.9, rivals=np.array([1]))
     with pytest.raises(PolicyError, match=r"beta = 0"):
         make_rule("boa", beta=0.0, rivals=np.array([1]))
+
+
+def learn_rows(rule, state, regret_tk, awake):
+    for row in regret_tk:
+        mask = np.asarray(awake, dtype=float)
+        none = np.zeros_like(row)[None]
+        rule.learn(state, Lesson(regret=(row * mask)[None], awake=mask[None], error=none, scored=mask[None]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("beta", [0.7, 0.99])
+@settings(max_examples=20, deadline=None)
+@given(rows=st.integers(1, 5000))
+def test_sleep_changes_no_log_weight(method, beta, rows):
+    rule = make_rule(method, beta=beta, rivals=np.full(3, 3))
+    state = rule.start((1, 3))
+    learn_rows(rule, state, np.random.default_rng(0).normal(0, 1, (40, 3)), [1, 1, 1])
+    before = rule.log_weights(state).copy()
+    learn_rows(rule, state, np.zeros((rows, 3)), [0, 0, 0])
+    assert np.array_equal(rule.log_weights(state), before)
+
+
+def test_an_expert_that_is_the_mixture_for_ever_keeps_a_finite_rate():
+    rule = make_rule("boa", beta=0.5, rivals=np.full(2, 2))
+    state = rule.start((1, 2))
+    learn_rows(rule, state, np.array([[1.0, -1.0]]), [1, 1])
+    learn_rows(rule, state, np.zeros((3000, 2)), [1, 1])
+    learn_rows(rule, state, np.array([[-1.0, 1.0]]), [1, 1])
+    assert np.isfinite(state["rate"]).all()
+    assert np.isfinite(rule.log_weights(state)).all()
+    weights, _ = mixture(rule.log_weights(state), np.ones((1, 2)), np.zeros((1, 2)))
+    assert weights[0, 1] > 0.5

@@ -7,7 +7,7 @@ import pytest
 
 from modelyard.ensemble.matrix import SeriesMatrix
 from modelyard.ensemble.mutants import fit_limits
-from modelyard.ensemble.scorecard import card_detail, card_ties, inverse_weights, make_card
+from modelyard.ensemble.scorecard import card_detail, card_ties, comparable, inverse_weights, make_card
 
 
 def card(truth, forecast, *, beta=1.0, dirty_interval=1, limits=None):
@@ -80,3 +80,11 @@ def test_inverse_weights_are_a_simplex_at_any_scale(scale):
     assert inverse_weights({"a": 0.0, "b": 0.0}) == {"a": 0.5, "b": 0.5}
     assert inverse_weights({}) == {}
     assert math.fsum(inverse_weights({"a": 0.0, "b": scale}).values()) == pytest.approx(1.0)
+
+
+def test_who_serves_little_cannot_be_the_best():
+    truth, forecast = world(rows=300)
+    forecast[:, 1:, 1] = np.nan
+    forecast[:10, 0, 2] = np.nan
+    assert comparable([card(truth, forecast)], range(3)) == [0, 2]
+    assert comparable([card(truth, forecast)], [1]) == [1]

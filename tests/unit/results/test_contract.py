@@ -149,8 +149,17 @@ def test_the_same_origin_in_two_series_is_no_double(tmp_path: Path) -> None:
     truth = pd.concat([truth_frame(series=name) for name in ("jfk", "lga")])
 
     assert check(tmp_path, pd.concat(both), truth) is None
-    assert "only 99 of 198 truth rows (50.0%)" in str(check(tmp_path, both[0], truth))
-    assert "the first in series 'lga'" in str(check(tmp_path, both[0], truth))
+    reason = str(check(tmp_path, both[0], truth))
+    assert "only 0 of 99 truth rows (0.0%)" in reason
+    assert "the first in series 'lga'" in reason
+
+
+def test_a_missing_series_is_not_made_up_for_by_full_ones(tmp_path: Path) -> None:
+    names = [f"s{number:02d}" for number in range(40)]
+    truth = pd.concat([truth_frame(30, series=name) for name in names])
+    served = pd.concat([online(truth_frame(30, series=name)) for name in names if name != "s17"])
+
+    assert "series 's17'" in str(check(tmp_path, served, truth))
 
 
 def test_no_row_no_column_no_file(tmp_path: Path) -> None:
