@@ -229,3 +229,11 @@ def _shown(value: object) -> str:
     except (TypeError, ValueError):  # keys that JSON does not know, such as dates; circles
         text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
+
+
+def json_section(path: Path) -> Section:
+    """The mapping in a JSON document; its `faults` go on collecting. Raises `DocumentError`."""
+    faults = Faults(file=str(path))
+    section = Section(read_json_document(path, faults), faults=faults)
+    faults.raise_if_any()
+    return section

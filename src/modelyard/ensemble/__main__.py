@@ -16,7 +16,7 @@ from typing import Any
 from modelyard.core.clock import Clock, stamp, utc_now
 from modelyard.core.digests import digest_path
 from modelyard.core.errors import ModelyardError
-from modelyard.core.faults import Faults, Section, read_json_document
+from modelyard.core.faults import Section, json_section
 from modelyard.core.files import write_json, write_whole
 from modelyard.ensemble.backtest import Backtest, backtest_digest, backtest_policy
 from modelyard.ensemble.integrate import integrate_tables
@@ -63,10 +63,7 @@ def read_spec(path: Path) -> Spec:
     Raises:
         DocumentError: With every fault of the file.
     """
-    faults = Faults(file=str(path))
-    document = read_json_document(path, faults)
-    faults.raise_if_any()
-    section = Section(document, faults=faults)
+    section = json_section(path)
     groups = section.section("groups")
     spec = Spec(
         predictions=Path(section.text("predictions")),
@@ -79,7 +76,7 @@ def read_spec(path: Path) -> Spec:
         backtest=Path(section.text("backtest")),
     )
     section.close()
-    faults.raise_if_any()
+    section.faults.raise_if_any()
     return spec
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modelyard.core.faults import Faults, Section, read_json_document
+from modelyard.core.faults import Faults, Section, json_section
 from modelyard.ensemble.policy import Excluded
 from modelyard.ensemble.rules import Floats
 from modelyard.ensemble.settings import LONGEST_WINDOW, read_epsilon
@@ -72,10 +72,8 @@ def read_elpa_config(path: Path) -> ElpaConfig:
     Raises:
         DocumentError: With every fault of the document and of the error files it names.
     """
-    faults = Faults(file=str(path))
-    document = read_json_document(path, faults)  # with NaN, which excludes the model that has it
-    faults.raise_if_any()
-    section = Section(document, faults=faults)
+    section = json_section(path)  # with NaN, which excludes the model that has it
+    faults = section.faults
     for name in _TOLERATED:
         section.raw(name)
     beta = section.number("beta", 0.7, above=0.0, below=1.0)

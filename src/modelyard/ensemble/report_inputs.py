@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelyard.core.errors import PolicyError
-from modelyard.core.faults import Faults, Section, read_json_document
+from modelyard.core.faults import json_section
 from modelyard.core.files import read_json
 from modelyard.ensemble.headline import headline
 
@@ -66,10 +66,7 @@ def read_spec(path: Path) -> tuple[ReportInputs, Path]:
     Raises:
         DocumentError: With every fault of the spec.
     """
-    faults = Faults(file=str(path))
-    document = read_json_document(path, faults)
-    faults.raise_if_any()
-    section = Section(document, faults=faults)
+    section = json_section(path)
     folder = path.parent
     members = section.optional_text("members")
     inputs = ReportInputs(
@@ -81,7 +78,7 @@ def read_spec(path: Path) -> tuple[ReportInputs, Path]:
     )
     out = folder / section.text("out")
     section.close()
-    faults.raise_if_any()
+    section.faults.raise_if_any()
     return inputs, out
 
 

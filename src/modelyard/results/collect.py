@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelyard.core.errors import TableError
-from modelyard.core.faults import Faults, Section, read_json_document
+from modelyard.core.faults import Section, json_section
 from modelyard.results.tables import PREDICTIONS, TRUTH, load_predictions, load_truth, open_table
 
 _ORDER = [("series", "ascending"), ("origin", "ascending"), ("lead", "ascending")]
@@ -56,10 +56,8 @@ def read_spec(path: Path) -> CollectSpec:
     Raises:
         DocumentError: the file is not JSON, or holds the faults listed.
     """
-    faults = Faults(file=str(path))
-    document = read_json_document(path, faults)
-    faults.raise_if_any()
-    section = Section(document, faults=faults)
+    section = json_section(path)
+    faults = section.faults
     folder = path.parent
     models = tuple(_source(item, folder) for item in section.sections("models"))
     names = [model.name for model in models]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelyard.core.faults import Faults, Section, read_json_document
+from modelyard.core.faults import Faults, json_section
 from modelyard.jobs.plan import Plan, make_plan
 from modelyard.training.members import (
     Member,
@@ -66,9 +66,8 @@ def read_train_config(path: Path, run_dir: Path) -> TrainConfig:
     Raises:
         DocumentError: With every fault of the file.
     """
-    faults = Faults(file=str(path))
-    section = Section(read_json_document(path, faults), faults=faults)
-    faults.raise_if_any()
+    section = json_section(path)
+    faults = section.faults
     context = section.scalars("context")
     horizon = section.integer("horizon", 1, low=1)
     period = section.integer("period", 24, low=1)
