@@ -13,6 +13,8 @@
     │   ├── RunNotFound       no such run in this yard
     │   ├── RunBusy           another process drives this run
     │   └── RunMismatch       the directory holds a run of something else
+    ├── CheckpointError       a checkpoint that cannot be read: header, shard, tensor, config
+    ├── MergeError            a merge that cannot be planned or carried out
     ├── TableError            predictions, truth or errors that cannot be used
     └── PolicyError           an ensemble policy that cannot be built, read or executed
 
@@ -100,6 +102,14 @@ class RunBusy(RunError):  # noqa: N818
 
 class RunMismatch(RunError):  # noqa: N818
     """The directory holds a run of something else."""
+
+
+class CheckpointError(ModelyardError):
+    """A checkpoint that cannot be read: its folder, index, header, a shard or a tensor."""
+
+
+class MergeError(ModelyardError):
+    """A merge that cannot be planned or carried out."""
 
 
 class TableError(ModelyardError):

@@ -11,7 +11,17 @@ import signal
 
 VARIABLE = "MODELYARD_FAILPOINT"
 
-#: Every failpoint of the package, so that the kill campaign can visit them all.
+#: The failpoints of merging checkpoints.
+MERGE_NAMES = (
+    "merge.after_folder",
+    "merge.after_write",
+    "merge.after_tensor",
+    "merge.before_index",
+    "merge.before_rename",
+    "merge.after_rename",
+)
+
+#: The failpoints that a run passes, so that its kill campaign can visit them all.
 NAMES = (
     "journal.before_write",
     "journal.before_sync",
