@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 
 import click
 
 from modelyard import __version__
+from modelyard.cli.lazy import LazyGroup
 from modelyard.core.errors import DocumentError, ModelyardError
 
 #: Exit statuses: 0 all done, 1 failed, 2 the input was refused, 3 some members failed and the rest went on.
@@ -20,6 +20,7 @@ _COMMANDS = {
     "up": "Run a yard.yaml from end to end, or take it up where it was left.",
     "train": "Plan or run the training commands of an ELPA file.",
     "integrate": "Build an ELPA policy from validation errors.",
+    "merge": "Merge checkpoints, out of core, by a mergekit file; compare, inspect and verify them.",
     "status": "Where the runs of a yard stand.",
     "logs": "What a step wrote.",
     "cancel": "Stop a run; it can be taken up again.",
@@ -27,25 +28,11 @@ _COMMANDS = {
 }
 
 
-class _Commands(click.Group):
-    """A group whose commands are modules of this package, imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"modelyard.cli.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=LazyGroup,
+    package="modelyard.cli",
+    known=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="modelyard")
 def cli() -> None:

@@ -110,7 +110,7 @@ def line_chart(
 
     A line of more than 1,200 points is thinned to the lowest and highest point of each of 600 stretches.
     """
-    with _style():
+    with house_style():
         figure, axes = _named_axes([line.name for line in lines], height_pt=235)
         for span in spans:
             axes.axvspan(span.start, span.stop, color=SPAN, linewidth=0, zorder=0)
@@ -150,7 +150,7 @@ def area_chart(x: Floats | Times, layers: Sequence[Line], *, y_label: str) -> Fi
 
     More than 400 points are averaged to 400 stretches of equal length.
     """
-    with _style():
+    with house_style():
         figure, axes = _named_axes([layer.name for layer in layers], height_pt=255)
         starts = np.unique(np.linspace(0, len(x), min(len(x), 400), endpoint=False).astype(int))
         sizes = np.diff(np.append(starts, len(x)))
@@ -170,7 +170,7 @@ def bar_chart(bars: Sequence[Bar], *, x_label: str) -> Figure:
     A bar of more than four times the median is cut there, and its label says so with an arrow: one hopeless
     value must not flatten all the others.
     """
-    with _style():
+    with house_style():
         figure = _figure(height_pt=42 + 19 * len(bars))
         left = _LETTER_PT * max(len(bar.name) for bar in bars) + 14
         axes = figure.add_axes(_box(figure, left, right=70))
@@ -197,7 +197,7 @@ def to_svg(figure: Figure) -> str:
     that several figures can stand in one page. Equal figures give equal text.
     """
     buffer = StringIO()
-    with _style():
+    with house_style():
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -248,7 +248,8 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def house_style() -> Iterator[None]:
+    """The look of all charts, for as long as one is drawn or saved."""
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):

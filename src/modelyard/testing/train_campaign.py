@@ -12,12 +12,11 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard.core.journal import Journal
+from modelyard.testing.campaign import Broken, broken_promises, run_campaign
 from modelyard.testing.kills import Kill, Survival, Trial, failpoint_kills, random_kills, survive
 from modelyard.verify.journal import verify_journal
 
@@ -36,15 +35,6 @@ time.sleep(seconds)
 with open(os.path.join(folder, "model.txt"), "w") as model:
     model.write("trained\\n")
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Broken:
-    """A promise that a trial broke."""
-
-    kill: str
-    promise: str
-    detail: str
 
 
 def write_pool(folder: Path, *, members: int, seconds: float) -> Path:
@@ -100,7 +90,7 @@ def run_trial(
         "one success each": _not_once(yard, members),
         "manifest says ok": _not_ok(manifest),
     }
-    return survival, [Broken(kill=str(kill), promise=p, detail=d) for p, d in promises.items() if d]
+    return survival, broken_promises(kill, promises)
 
 
 def _not_once(yard: Path, members: int) -> str:
@@ -128,31 +118,11 @@ def main() -> int:
     chosen = parser.parse_args()
     within_s = 0.6 + chosen.members * chosen.seconds / 2 * 1.3
     kills = [*failpoint_kills(), *random_kills(chosen.kills, within_s=within_s, seed=chosen.seed)]
-    broken: list[Broken] = []
-    fired, runs = 0, 0
-    with tempfile.TemporaryDirectory(prefix="modelyard-kills-") as root:
-        for number, kill in enumerate(kills):
-            survival, faults = run_trial(
-                Path(root, str(number)),
-                kill,
-                members=chosen.members,
-                seconds=chosen.seconds,
-                seed=chosen.seed + number,
-            )
-            fired += survival.killed > 0
-            runs += len(survival.statuses)
-            broken.extend(faults)
-            sys.stderr.write(
-                f"{number + 1}/{len(kills)} {kill}: {survival.statuses}{' BROKEN' if faults else ''}\n"
-            )
-    result = {
-        "kills": len(kills),
-        "fired": fired,
-        "runs": runs,
-        "broken": [f"{b.kill}: {b.promise}: {b.detail}" for b in broken],
-    }
-    sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    return 1 if broken else 0
+
+    def trial(folder: Path, kill: Kill, seed: int) -> tuple[Survival, list[Broken]]:
+        return run_trial(folder, kill, members=chosen.members, seconds=chosen.seconds, seed=seed)
+
+    return run_campaign(kills, trial, seed=chosen.seed)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Merging checkpoints out of core: recipes, methods, the engine, tokenizers, LoRA, and how models differ."""

@@ -1,0 +1,85 @@
+"""What a merge method is: a plain function over the tensors of one name, and what it may be told.
+
+Methods are found by entry point (`modelyard.merge_methods`), ours as well as a user's. This module
+does not know any of them, nor how tensors are read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from modelyard.core.plugins import load_plugin, plugin_names
+from modelyard.merging.recipe import Scalar
+from modelyard.merging.tensors import Tensors
+
+GROUP = "modelyard.merge_methods"
+
+
+class Kind(StrEnum):
+    """What values a parameter takes."""
+
+    NUMBER = "number"
+    INTEGER = "integer"
+    FLAG = "flag"
+    CHOICE = "choice"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter of a method; `default` None means that it must be given."""
+
+    name: str
+    help: str
+    kind: Kind = Kind.NUMBER
+    default: Scalar | None = None
+    # The closed range of a number.
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    # Whether every model has its own value.
+    per_model: bool = False
+
+
+class Base(StrEnum):
+    """What a method does with `base_model`."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    # Takes part in no arithmetic; names where config and tokenizer come from.
+    IGNORED = "ignored"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeMethod:
+    """One way to make a tensor out of several of the same shape."""
+
+    name: str
+    merge: Callable[[Tensors], None]
+    formula: str
+    # Authors, title, place and identifier; empty where there is no paper.
+    paper: str = ""
+    base: Base = Base.IGNORED
+    # How many models; where the method takes a base, it is not counted.
+    least: int = 1
+    most: int | None = None
+    parameters: tuple[Parameter, ...] = ()
+    # Accepted in files and without effect, each with the reason.
+    accepted: Mapping[str, str] = field(default_factory=dict)
+
+    def parameter(self, name: str) -> Parameter | None:
+        """The parameter of that name, or None."""
+        return next((p for p in self.parameters if p.name == name), None)
+
+
+def method_names() -> list[str]:
+    """The names of all installed methods."""
+    return plugin_names(GROUP)
+
+
+def load_method(name: str) -> MergeMethod:
+    """The method of that name. Raises `PluginError`."""
+    method: MergeMethod = load_plugin(GROUP, name)
+    return method

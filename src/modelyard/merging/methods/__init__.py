@@ -1,0 +1,1 @@
+"""The merge methods: a file is the formula, its parameters and its paper."""

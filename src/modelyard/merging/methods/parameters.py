@@ -1,0 +1,34 @@
+"""Parameters that several methods have."""
+
+from __future__ import annotations
+
+from modelyard.merging.method import Kind, Parameter
+
+WEIGHT = Parameter(name="weight", help="How much a model counts.", per_model=True)
+LAMBDA = Parameter(name="lambda", help="Factor of the whole change to the base.", default=1.0)
+DENSITY = Parameter(
+    name="density",
+    help="The share of differences that is kept.",
+    default=1.0,
+    low=0.0,
+    high=1.0,
+    per_model=True,
+)
+NORMALIZE = Parameter(
+    name="normalize", help="Divide by the sum of the weights that took part.", kind=Kind.FLAG, default=False
+)
+RESCALE = Parameter(
+    name="rescale", help="Make up in size for the differences that are dropped.", kind=Kind.FLAG, default=True
+)
+#: Accepted from mergekit's files.
+INT8_MASK = {"int8_mask": "masks take no memory here"}
+
+
+def normalize(*, default: bool) -> Parameter:
+    """`normalize` with its default in a method."""
+    return Parameter(name="normalize", help=NORMALIZE.help, kind=Kind.FLAG, default=default)
+
+
+def rescale(*, default: bool) -> Parameter:
+    """`rescale` with its default in a method."""
+    return Parameter(name="rescale", help=RESCALE.help, kind=Kind.FLAG, default=default)

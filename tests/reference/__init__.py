@@ -1,0 +1,1 @@
+"""Second, slow and obvious implementations that the fast ones are compared with."""

@@ -1,0 +1,146 @@
+"""What every installed merge method keeps to, a user's as well as ours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xxhash
+from tests.unit.merging.bench import NAME, Bench, merged, merged_and_found, typed
+
+from modelyard.artifacts.safetensors import DType
+from modelyard.core.errors import MergeError
+from modelyard.merging.blocks import BLOCK
+from modelyard.merging.method import Base, MergeMethod, load_method, method_names
+
+#: Settings that leave nothing out of a method; one without a default must stand here.
+SETTINGS = {"weight": [0.6, 1.1, 0.4], "t": 0.3, "density": 0.5, "gamma": 0.1, "epsilon": [0.2, 0.3, 0.1]}
+SHAPES = [(), (1,), (13,), (5, 9), (1, 1), (2, 3, 4)]
+METHODS = [load_method(name) for name in method_names()]
+ON_BASE = [m for m in METHODS if m.base is not Base.IGNORED]
+
+
+def settings_of(method: MergeMethod, count: int):
+    """Settings for every parameter that has one of ours; lists where models have their own."""
+    found = {}
+    for parameter in method.parameters:
+        value = SETTINGS.get(parameter.name, parameter.default)
+        if parameter.per_model:
+            found[parameter.name] = value[:count] if isinstance(value, list) else value
+        else:
+            found[parameter.name] = parameter.default if parameter.default is not None else value
+    return found
+
+
+def most(method: MergeMethod) -> int:
+    return min(method.most or 3, 3)
+
+
+def by_name(methods):
+    return pytest.mark.parametrize("method", methods, ids=lambda m: m.name)
+
+
+def run(tmp_path, method, models, base):
+    dtype = DType.F32
+    bench = Bench(folder=tmp_path, dtype=dtype)
+    given = None if method.base is Base.IGNORED else typed(base, dtype)
+    settings = settings_of(method, len(models))
+    return merged_and_found(bench, method.name, [typed(m, dtype) for m in models], given, **settings)
+
+
+def noise(shape, seed, around=0.0):
+    return around + 0.1 * np.random.default_rng(seed).standard_normal(shape)
+
+
+@by_name(METHODS)
+def test_it_is_documented(method):
+    assert method.formula
+    assert method.merge.__doc__
+    names = [p.name for p in method.parameters]
+    assert len(set(names)) == len(names)
+    assert all(p.help.endswith(".") or p.help.endswith(")") for p in method.parameters)
+    assert all(method.accepted.values())
+    assert not set(method.accepted) & set(names)
+    for parameter in method.parameters:
+        if isinstance(parameter.default, float):
+            assert parameter.low <= parameter.default <= parameter.high
+
+
+def test_names_are_the_registered_ones():
+    assert [method.name for method in METHODS] == method_names()
+
+
+@by_name(ON_BASE)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_models_equal_to_the_base_give_it_back(tmp_path, method, shape):
+    base = noise(shape, 1)
+    for count in {method.least, most(method)}:
+        out, _ = run(tmp_path, method, [base] * count, base)
+        np.testing.assert_array_equal(out.values, typed(base, DType.F32).values)
+
+
+@by_name(METHODS)
+@pytest.mark.parametrize("value", [0.0, 0.25, -3.0])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_inputs_that_are_all_equal_give_themselves(tmp_path, method, shape, value):
+    constant = np.full(shape, value)
+    out, finding = run(tmp_path, method, [constant] * most(method), constant)
+    np.testing.assert_allclose(out.values, constant, rtol=1e-6)
+    assert finding.overflowed == 0
+
+
+@by_name(METHODS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_zeros_among_others_are_finite(tmp_path, method, shape):
+    zero, other = np.zeros(shape), noise(shape, 2)
+    for models, base in (
+        ([zero, other, other], other), ([zero, other, zero], zero), ([other, -other, zero], zero),
+        ([other, zero, other], noise(shape, 3)), ([zero, zero, zero], other),
+    ):  # fmt: skip
+        out, _ = run(tmp_path, method, models[: most(method)], base)
+        assert np.isfinite(out.values).all()
+        assert np.abs(out.values).max(initial=0) < 10
+
+
+@by_name(METHODS)
+def test_empty_tensors_stay_empty(tmp_path, method):
+    for shape in ((0,), (0, 5), (5, 0)):
+        out, _ = run(tmp_path, method, [np.zeros(shape)] * most(method), np.zeros(shape))
+        assert out.values.shape == shape
+
+
+@by_name(METHODS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(13,), (5, 9)], ids=str)
+def test_values_that_are_not_finite_are_told_of(tmp_path, method, shape, bad):
+    for where in range(most(method) + (method.base is not Base.IGNORED)):
+        arrays = [noise(shape, 4 + j) for j in range(most(method) + 1)]
+        arrays[where][(1,) * len(shape)] = bad
+        _, finding = run(tmp_path, method, arrays[:-1], arrays[-1])
+        assert finding.not_finite[where] >= 1
+        assert sum(finding.not_finite) == finding.not_finite[where]
+
+
+@by_name(METHODS)
+def test_the_bytes_that_were_read_and_written_are_summed(tmp_path, method):
+    shape = (2, BLOCK // 2 + 37)
+    arrays = [noise(shape, 9 + j) for j in range(most(method) + 1)]
+    out, finding = run(tmp_path, method, arrays[:-1], arrays[-1])
+    read = arrays if method.base is not Base.IGNORED else arrays[:-1]
+    assert list(finding.inputs) == [xxhash.xxh64(a.astype(np.float32).tobytes()).hexdigest() for a in read]
+    assert finding.output == xxhash.xxh64(out.stored.tobytes()).hexdigest()
+
+
+@by_name(METHODS)
+def test_inputs_far_from_one_are_no_trouble(tmp_path, method):
+    for scale in (1e-12, 1e12):
+        arrays = [scale * noise((5, 9), 20 + j) for j in range(most(method) + 1)]
+        out, _ = run(tmp_path, method, arrays[:-1], arrays[-1])
+        assert np.isfinite(out.values).all()
+        assert np.abs(out.values).max() < 10 * scale
+
+
+@by_name([m for m in METHODS if m.base is Base.REQUIRED])
+def test_a_missing_base_is_named(tmp_path, method):
+    arrays = [typed(noise((5, 9), 30 + j), DType.F32) for j in range(most(method))]
+    with pytest.raises(MergeError, match=rf"{NAME}.*base_model"):
+        merged(Bench(folder=tmp_path), method.name, arrays, **settings_of(method, len(arrays)))
