@@ -265,7 +265,7 @@ class _Crew:
             tensors.weighted_sum([1.0])
         else:
             with np.errstate(all="ignore"):  # what is not finite is counted and told
-                self._plan.method.merge(tensors)
+                self._plan.method.run(tensors)
         return tensors.finding()
 
 

@@ -150,7 +150,7 @@ def write_adapter(
     Args:
         out: A folder; it is made where it is not there.
         entries: By the tensor's name in the model. Embeddings are stored [in, out], and their updates
-            are transposed; the others are so either all or not at all.
+            are transposed; those of layers are so either all or not at all; heads never.
         rank: The rank that most of them have.
         base_name: The model that the adapter belongs to.
         dtype: The type to store.
@@ -158,13 +158,13 @@ def write_adapter(
     Raises:
         MergeError: The entries cannot stand in one adapter.
     """
-    layers = {name: each for name, each in entries.items() if not _is_table(name)}
-    turned = {each.transposed for each in layers.values()}
-    tables = [each.transposed for name, each in entries.items() if _is_table(name)]
-    if len(turned) > 1 or not all(tables) or not all(name.endswith(".weight") for name in entries):
+    turned = {each.transposed for name, each in entries.items() if place_of(name).layer is not None}
+    outside = {name: each for name, each in entries.items() if place_of(name).layer is None}
+    right = all(each.transposed is _is_table(name) for name, each in outside.items())
+    if len(turned) > 1 or not right or not all(name.endswith(".weight") for name in entries):
         raise MergeError(
-            f"{out}: an adapter holds tensors called .weight, embeddings [in, out] and the others all in "
-            "one way; write several adapters"
+            f"{out}: an adapter holds tensors called .weight, embeddings [in, out], heads [out, in], and "
+            "those of layers all in one way; write several adapters"
         )
     write_whole(out / WEIGHTS, _file(out / WEIGHTS, entries, dtype))
     modules = {name.removesuffix(".weight"): each for name, each in entries.items()}
@@ -245,7 +245,8 @@ def _update(
         difference = _difference(sources, (rows, columns))
     except CheckpointError as error:
         raise CheckpointError(f"{info.path}: {info.name}: {error}") from error
-    turned = transposed or _is_table(info.name)
+    in_layer = place_of(info.name).layer is not None  # Conv1D; what is outside is Linear
+    turned = (transposed and in_layer) or _is_table(info.name)
     a, b, explained, change = _factors(difference.T if turned else difference, rank)
     told = Extracted(name=info.name, shape=info.shape, rank=len(a), change=change, explained=explained)
     single = [np.ascontiguousarray(each, np.float32) for each in (a, b)]

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from modelyard.core.errors import MergeError
 from modelyard.core.plugins import load_plugin, plugin_names
 from modelyard.merging.recipe import Scalar
-from modelyard.merging.tensors import Tensors
+from modelyard.merging.tensors import Tensors, Values
 
 GROUP = "modelyard.merge_methods"
 
@@ -53,6 +54,24 @@ class Base(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """Why parameters that are each in range cannot be used together."""
+
+    parameter: str
+    value: object
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.parameter} = {self.value} {self.problem}; {self.remedy}"
+
+
+def no_complaint(_values: Values) -> Complaint | None:
+    """Any values in range go together."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MergeMethod:
     """One way to make a tensor out of several of the same shape."""
 
@@ -68,6 +87,15 @@ class MergeMethod:
     parameters: tuple[Parameter, ...] = ()
     # Accepted in files and without effect, each with the reason.
     accepted: Mapping[str, str] = field(default_factory=dict)
+    # What is wrong with the parameters at a tensor taken together; asked before a tensor is read.
+    check: Callable[[Values], Complaint | None] = no_complaint
+
+    def run(self, tensors: Tensors) -> None:
+        """Check the parameters and merge. Raises `MergeError`."""
+        complaint = self.check(tensors.values)
+        if complaint is not None:
+            raise MergeError(f"{tensors.name}: {complaint}")
+        self.merge(tensors)
 
     def parameter(self, name: str) -> Parameter | None:
         """The parameter of that name, or None."""

@@ -16,7 +16,7 @@ from typing import Any
 from modelyard.artifacts.safetensors import DType, TensorInfo, dtype_by_torch_name
 from modelyard.core.faults import Faults
 from modelyard.merging.architecture import Role, is_buffer, layer_counts, place_of, with_layers
-from modelyard.merging.method import Base, MergeMethod, load_method
+from modelyard.merging.method import Base, Complaint, MergeMethod, load_method
 from modelyard.merging.models import Model, Places, Vocabulary, listed, open_models, open_vocabulary
 from modelyard.merging.parts import Part, StoredPart
 from modelyard.merging.recipe import ModelRef, Recipe, Scalar, Settings
@@ -112,6 +112,7 @@ class _Planner:
         self.recipe, self.method, self.models, self.faults = recipe, method, models, faults
         self.warnings: list[str] = []
         self._missing: dict[str, list[str]] = {}
+        self._complaints: list[Complaint] = []
         self._vocabulary = open_vocabulary(recipe, models)
 
     def plan(self) -> MergePlan:
@@ -179,9 +180,11 @@ class _Planner:
         if not dtype.floating:
             return self._copied(spot, first)
         present, base = self._fitted(spot, present, base)
+        values = self._values(spot)
+        self._check_values(spot, values)
         return TensorTask(
             name=spot.name, dtype=dtype, shape=(base or present[0]).shape, parts=tuple(present), base=base,
-            values=self._values(spot),
+            values=values,
         )  # fmt: skip
 
     def _mixes_kinds(self, spot: Spot) -> bool:
@@ -272,6 +275,18 @@ class _Planner:
                 levels = (source.settings, *spot.settings, recipe_settings)
                 self._note(spot, parameter.name, value(parameter.name, levels, parameter.default), own)
         return Values(common=common, each=tuple(each))
+
+    def _check_values(self, spot: Spot, values: Values) -> None:
+        """A fault where the method cannot take these parameters together; told once for all tensors."""
+        per_model = sum(parameter.per_model for parameter in self.method.parameters)
+        given = (len(values.common), *map(len, values.each))
+        if given != (len(self.method.parameters) - per_model, *[per_model] * len(values.each)):
+            return  # some have no value, which is noted
+        complaint = self.method.check(values)
+        if complaint is not None and complaint not in self._complaints:
+            self._complaints.append(complaint)
+            where = f"parameters.{complaint.parameter}"
+            self.faults.add(where, complaint.value, f"{complaint.problem}, at {spot.name}", complaint.remedy)
 
     def _note(self, spot: Spot, name: str, found: Scalar | None, into: dict[str, Scalar]) -> None:
         if found is None:

@@ -86,6 +86,44 @@ def select(
     return bounds
 
 
+def select_in(
+    values: Callable[[], Iterator[Floats]], keep: Sequence[int], *, size: int, capacity: int = CAPACITY
+) -> list[Bound]:
+    """Bounds of the keep[row] largest among values of 0 or more that numpy makes block by block.
+
+    Args:
+        values: Starts a pass over all values, in the order of their places.
+        keep: One number for each bound that is wanted; 0 to `size`.
+        size: How many values there are.
+        capacity: How many values are gathered at most for each bound.
+    """
+
+    def patterns() -> Iterator[tuple[Floats, Integers]]:
+        for block in values():
+            plain = np.abs(block)  # neither -0.0 nor a NaN may have a sign
+            yield plain, plain.view(np.int64)
+
+    def count(shift: int, tops: Integers, bins: Integers) -> None:
+        for _, bits in patterns():
+            for row in np.flatnonzero(tops >= 0):
+                inside = bits[bits >> shift >> 16 == tops[row]]
+                bins[row] += np.bincount(inside >> shift & (_BINS - 1), minlength=_BINS)
+
+    def gather(shift: int, tops: Integers, most: int) -> Iterator[tuple[Floats, Integers, Integers]]:
+        found, places = np.empty((len(keep), most)), np.empty((len(keep), most), np.int64)
+        counts, begin = np.zeros(len(keep), np.int64), 0
+        for block, bits in patterns():
+            for row in np.flatnonzero(tops >= 0):
+                here = np.flatnonzero(bits >> shift == tops[row])
+                place = slice(counts[row], counts[row] + len(here))
+                found[row, place], places[row, place] = block[here], here + begin
+                counts[row] += len(here)
+            begin += len(block)
+            yield found, places, counts
+
+    return select(keep, size=size, count=count, gather=gather, capacity=capacity)
+
+
 def _tops(rows: int, prefixes: dict[int, int], *, halve: bool = False) -> Integers:
     tops = np.full(rows, -1, np.int64)
     for row, prefix in prefixes.items():

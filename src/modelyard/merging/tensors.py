@@ -84,7 +84,8 @@ class Tensors:
         self.count = len(sources)
         self.has_base = base is not None
         self._inputs = [*sources, base] if base is not None else list(sources)
-        self._sink, self._values, self._space, self._seed = sink, values, workspace, seed
+        self.values = values
+        self._sink, self._space, self._seed = sink, workspace, seed
         self._codes = np.array([CODES[source.dtype] for source in self._inputs], np.int64)
         self._buffers = [workspace.input(j) for j in range(len(self._inputs))]
         self._views = [buffer.data for buffer in self._buffers]
@@ -96,6 +97,7 @@ class Tensors:
         self._head = (self._addresses.ctypes.data, self._codes.ctypes.data, len(self._inputs))
         self._tail = (self._scratch.ctypes.data, workspace.output.ctypes.data, CODES[sink.info.dtype])
         self._passes = self._written = 0
+        self._met = False  # whether values that are not finite have been counted in a pass of `blocks`
         self._loaded: dict[int, Floats] = {}
         self._checksum = Checksum()
         self._input_checksums = [Checksum() if isinstance(s, Stored) else None for s in self._inputs]
@@ -117,19 +119,19 @@ class Tensors:
 
     def number(self, name: str) -> float:
         """A parameter that is the same for all models."""
-        return float(self._values.common[name])
+        return float(self.values.common[name])
 
     def flag(self, name: str) -> bool:
         """A true-or-false parameter."""
-        return bool(self._values.common[name])
+        return bool(self.values.common[name])
 
     def text(self, name: str) -> str:
         """A parameter that is one of several words."""
-        return str(self._values.common[name])
+        return str(self.values.common[name])
 
     def numbers(self, name: str) -> Floats:
         """A parameter of each model, in order; the base not among them."""
-        return np.array([float(values[name]) for values in self._values.each])
+        return np.array([float(values[name]) for values in self.values.each])
 
     # Whole tensors, for methods that need no pass of their own.
 
@@ -144,19 +146,45 @@ class Tensors:
 
     def emit(self, result: Floats) -> None:
         """Give the result as one array of the tensor's shape."""
-        flat = np.ascontiguousarray(result, np.float64).reshape(-1)
-        if flat.size != self.size:
+        if np.size(result) != self.size:
             raise MergeError(
-                f"{self.name}: the method gave {flat.size} elements for the shape {list(self.shape)}; "
+                f"{self.name}: the method gave {np.size(result)} elements for the shape {list(self.shape)}; "
                 "mend the method"
             )
-        _, output, code = self._tail
-        for begin in range(0, self.size, BLOCK):
-            part = flat[begin : begin + BLOCK]
-            self._stats[-1] += self._space.kernels.narrow(part.ctypes.data, len(part), code, output)
-            self._write(begin, len(part))
+        self.emit_next(result)
 
     # Passes.
+
+    def blocks(self, row: int = 1) -> Iterator[tuple[int, list[Floats]]]:
+        """Go over all tensors once, in float64 and in the memory of a block: for formulas that numpy can say.
+
+        Args:
+            row: A block holds a whole number of rows of so many elements, and at least one.
+
+        Yields:
+            The first element, and its block of each model, the base last; all flattened.
+        """
+        self._passes += 1
+        count_met, self._met = not self._met, True
+        step = max(1, BLOCK // max(row, 1)) * max(row, 1)
+        for begin in range(0, self.size, step):
+            count = min(step, self.size - begin)
+            parts = []
+            for j in range(len(self._inputs)):
+                fresh = j not in self._loaded
+                part, wrong = self._widened(j, begin, count, first=self._passes == 1 and fresh)
+                self._stats[j] += wrong if count_met and fresh else 0
+                parts.append(part)
+            yield begin, parts
+
+    def emit_next(self, values: Floats) -> None:
+        """Give the next elements of the result, row by row; what `blocks` yields, in its order."""
+        flat = np.ascontiguousarray(values, np.float64).reshape(-1)
+        _, output, code = self._tail
+        for begin in range(0, flat.size, BLOCK):
+            part = flat[begin : begin + BLOCK]
+            self._stats[-1] += self._space.kernels.narrow(part.ctypes.data, len(part), code, output)
+            self._write(self._written, len(part))
 
     def weighted_sum(self, coefficients: Sequence[float] | Floats, *, base: float = 0.0) -> None:
         """Emit the sum of coefficient times tensor; `base` is the base's coefficient."""
@@ -275,19 +303,22 @@ class Tensors:
         self._written += count
 
     def _whole(self, j: int) -> Floats:
-        if j in self._loaded:
-            return self._loaded[j]
-        result = np.empty(self.size)
-        for begin in range(0, self.size, BLOCK):
-            count = min(BLOCK, self.size - begin)
-            self._read(j, begin, count, first=self._passes == 0)
-            part = result[begin : begin + count]
-            wrong = self._space.kernels.widen(
-                int(self._addresses[j]), int(self._codes[j]), count, part.ctypes.data
-            )
+        if j not in self._loaded:
+            flat, wrong = self._widened(j, 0, self.size, first=self._passes == 0)
             self._stats[j] += wrong
-        self._loaded[j] = result.reshape(self.shape)
+            self._loaded[j] = flat.reshape(self.shape)
         return self._loaded[j]
+
+    def _widened(self, j: int, begin: int, count: int, *, first: bool) -> tuple[Floats, int]:
+        """Input j's elements from `begin` on in float64, and how many of them are not finite."""
+        result, wrong = np.empty(count), 0
+        for start in range(0, count, BLOCK):
+            part = result[start : start + BLOCK]
+            self._read(j, begin + start, len(part), first=first)
+            wrong += self._space.kernels.widen(
+                int(self._addresses[j]), int(self._codes[j]), len(part), part.ctypes.data
+            )
+        return result, wrong
 
     def _select(self, keep: Sequence[int]) -> list[Bound]:
         def count(shift: int, tops: Integers, bins: Integers) -> None:

@@ -138,7 +138,7 @@ def merged_and_found(
     """The same, and what was met on the way."""
     with opened(bench, models, base, settings, method) as tensors:
         with np.errstate(all="ignore"):  # what is not finite is in the finding
-            load_method(method).merge(tensors)
+            load_method(method).run(tensors)
         finding = tensors.finding()
     path = bench.folder / "out.safetensors"
     info = read_header(path)[0][0]

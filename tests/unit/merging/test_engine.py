@@ -276,3 +276,23 @@ def test_a_damaged_output_is_found(models, tmp_path):
     file.write_bytes(data[:-8])
     with pytest.raises(CheckpointError, match="describes"):
         verify_merge(tmp_path / "out")
+
+
+def refused(recipe):
+    with pytest.raises(DocumentError) as caught:
+        plan_merge(recipe, file="recipe.yml", folder=Path())
+    return [(fault.key, fault.problem, fault.remedy) for fault in caught.value.faults]
+
+
+def test_parameters_that_do_not_go_together_are_refused_before_a_tensor_is_read(models):
+    sources = (source(models["a"], weight=1.0), source(models["b"], weight=-1.0))
+    (fault,) = refused(Recipe(method="linear", models=sources))
+    assert fault[0] == "parameters.weight" and "add up to 0" in fault[1] and "normalize: false" in fault[2]
+    plan_merge(Recipe(method="linear", models=sources, settings={"normalize": False}), file="", folder=Path())
+
+
+def test_they_are_refused_where_only_one_layer_has_them(models):
+    recipe = ties(models, density=(0.5, 0.5, 0.9), epsilon=0.15)
+    recipe = replace(recipe, method="della", models=(source(models["a"], weight=1.0),))
+    (fault,) = refused(recipe)
+    assert fault[0] == "parameters.epsilon" and ".layers." in fault[1] and "below 0.1" in fault[2]

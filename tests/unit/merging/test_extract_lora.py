@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from tests.unit.merging.made import llama, written
 
 from modelyard.artifacts.checkpoints import open_checkpoint
-from modelyard.artifacts.safetensors import DType
+from modelyard.artifacts.safetensors import DType, read_header
 from modelyard.core.errors import CheckpointError, MergeError
 from modelyard.merging.blocks import Derived, OpenFiles, Stored
 from modelyard.merging.extract_lora import Names, extract, extract_lora, write_adapter
@@ -58,7 +58,7 @@ def put_back(base, out):
     for name, info in base.tensors.items():
         stored = Stored(info=info, descriptor=files.descriptor(info.path))
         update = adapter.delta(name)
-        source = added(stored, update, info.shape) if update else stored
+        source = added(stored, update.fitted(info.shape, turned=None), info.shape) if update else stored
         values[name] = elements(source, 0, info.size).reshape(info.shape)
     files.close()
     return values
@@ -121,6 +121,16 @@ def test_a_full_adapter_gives_the_fine_tune_back(model_type, tmp_path):
     assert config["fan_in_fan_out"] is (model_type == "gpt2")
     for name, value in put_back(base, tmp_path / "out").items():
         np.testing.assert_allclose(value, tensors[name], rtol=0, atol=3e-8, err_msg=name)
+
+
+def test_the_head_of_a_model_that_stores_its_layers_transposed_is_not(tmp_path):
+    tuned, base, _ = pair(tmp_path, model_type="gpt2")
+    run(tuned, base, tmp_path / "out")
+    sides = {info.name: info.shape for info in read_header(tmp_path / "out/adapter_model.safetensors")[0]}
+    head, query = base.tensors["lm_head.weight"].shape, base.tensors[QUERY].shape
+    for name, (rows, columns) in (("lm_head", head), (QUERY.removesuffix(".weight"), query[::-1])):
+        assert sides[f"base_model.model.{name}.lora_A.weight"] == (2, columns)
+        assert sides[f"base_model.model.{name}.lora_B.weight"] == (rows, 2)
 
 
 def test_a_small_rank_keeps_what_it_says(tmp_path):

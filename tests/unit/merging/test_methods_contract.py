@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import xxhash
-from tests.unit.merging.bench import NAME, Bench, merged, merged_and_found, typed
+from tests.unit.merging.bench import NAME, Bench, merged, merged_and_found, opened, typed
 
 from modelyard.artifacts.safetensors import DType
 from modelyard.core.errors import MergeError
@@ -16,6 +18,8 @@ from modelyard.merging.method import Base, MergeMethod, load_method, method_name
 SETTINGS = {"weight": [0.6, 1.1, 0.4], "t": 0.3, "density": 0.5, "gamma": 0.1, "epsilon": [0.2, 0.3, 0.1]}
 SHAPES = [(), (1,), (13,), (5, 9), (1, 1), (2, 3, 4)]
 METHODS = [load_method(name) for name in method_names()]
+#: Methods that hold whole tensors: singular vectors and linear systems are of all rows.
+WHOLE = {"iso_c", "knots", "tsv_merge"}
 ON_BASE = [m for m in METHODS if m.base is not Base.IGNORED]
 
 
@@ -144,3 +148,23 @@ def test_a_missing_base_is_named(tmp_path, method):
     arrays = [typed(noise((5, 9), 30 + j), DType.F32) for j in range(most(method))]
     with pytest.raises(MergeError, match=rf"{NAME}.*base_model"):
         merged(Bench(folder=tmp_path), method.name, arrays, **settings_of(method, len(arrays)))
+
+
+def peak_bytes(tmp_path, method, blocks):
+    """The most memory that numpy held during a merge, its inputs not counted."""
+    arrays = [typed(noise((blocks, BLOCK), 9 + j), DType.F32) for j in range(most(method) + 1)]
+    bench, settings = Bench(folder=tmp_path, dtype=DType.F32), settings_of(method, most(method))
+    base = None if method.base is Base.IGNORED else arrays[-1]
+    with opened(bench, arrays[:-1], base, settings, method.name) as tensors:
+        tracemalloc.start()
+        try:
+            method.merge(tensors)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+@by_name([m for m in METHODS if m.name not in WHOLE])
+def test_memory_does_not_grow_with_the_tensor(tmp_path, method):
+    more = peak_bytes(tmp_path, method, 10) - peak_bytes(tmp_path, method, 2)
+    assert more < 8 * BLOCK * 8 / 2, "half of what eight blocks of one tensor take in float64"

@@ -178,7 +178,9 @@ def test_della_from_nothing_to_all(run, method):
 
 @pytest.mark.parametrize(("density", "epsilon", "remedy"), [(0.9, 0.15, "0.1"), (0.1, 0.1, "0.1")])
 def test_della_says_which_probabilities_cannot_be(run, density, epsilon, remedy):
-    with pytest.raises(MergeError, match=rf"{NAME}: density {density}.*set epsilon below {remedy}"):
+    with pytest.raises(
+        MergeError, match=rf"{NAME}: epsilon.*density {density:g} .*set epsilon below {remedy}"
+    ):
         run("della", [X], B, weight=1.0, density=density, epsilon=epsilon)
 
 

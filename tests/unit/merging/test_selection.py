@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modelyard.merging import selection
 from modelyard.merging.blocks import BLOCK
-from modelyard.merging.selection import Bound, select
+from modelyard.merging.selection import Bound, select, select_in
 
 
 def passes(rows):
@@ -74,3 +74,23 @@ def capacity(request):
 def test_none_and_all():
     row = np.array([1.0, 2.0])
     assert select([0, 2], size=2, **passes([row, row])) == [Bound.none(), Bound.every()]
+
+
+@given(
+    st.lists(
+        st.sampled_from([0.0, -0.0, 1e-310, 0.5, 0.5 + 2**-50, 1.0, 3.0, 1e300]), min_size=1, max_size=60
+    ),
+    st.integers(1, 7),
+    st.data(),
+)
+def test_values_that_come_block_by_block_are_selected_alike(values, step, data):
+    row = np.array(values)
+    keep = data.draw(st.lists(st.integers(0, len(row)), min_size=1, max_size=3))
+
+    def blocks():
+        for begin in range(0, len(row), step):
+            yield row[begin : begin + step]
+
+    capacity = data.draw(st.sampled_from([1, 3, 100]))
+    for k, bound in zip(keep, select_in(blocks, keep, size=len(row), capacity=capacity), strict=True):
+        np.testing.assert_array_equal(kept(row, bound), expected(row, k))

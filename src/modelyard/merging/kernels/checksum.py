@@ -20,7 +20,7 @@ _STRIPE_BYTES = 32
 
 
 class Checksum:
-    """A running XXH64 with seed 0; every part but the last must have a multiple of 32 bytes."""
+    """A running XXH64 with seed 0; parts of a multiple of 32 bytes are taken in without a copy."""
 
     def __init__(self) -> None:
         self._kernel = load_kernels().digest
@@ -33,6 +33,10 @@ class Checksum:
 
     def update(self, data: npt.NDArray[np.uint8], count: int, address: int) -> None:
         """Take in the first `count` bytes of an array that lies at `address`."""
+        if self._rest:
+            data = np.frombuffer(self._rest + data[:count].tobytes(), np.uint8)
+            self._bytes -= len(self._rest)
+            count, address = len(data), data.ctypes.data
         rest = count % _STRIPE_BYTES
         if count > rest:
             self._kernel(address, count - rest, self._lanes_at)

@@ -1,7 +1,7 @@
 """What methods share that need more than one pass knows: differences block by block, elections, order.
 
-In numpy over whole tensors in float64: 8 bytes an element for each input, and as much for the result.
-The passes of `Tensors` do the same in the memory of a few blocks, where a method can be said in them.
+In numpy, block by block in float64. The kernels behind the other passes of `Tensors` are several times
+faster, where a method can be said in them.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from modelyard.merging.blocks import BLOCK, Floats
+from modelyard.merging.blocks import Floats
+from modelyard.merging.methods.parameters import TINY
 from modelyard.merging.tensors import Tensors
 
 Flags = npt.NDArray[np.bool_]
-#: A sum of weights below this divides nothing.
-TINY = 1e-8
 
 
-def differences(tensors: Tensors) -> Iterator[tuple[slice, Floats, list[Floats]]]:
-    """Places of a block, the base there, and each model's differences to it; all flattened."""
-    base = tensors.base().reshape(-1)
-    models = [tensors.array(j).reshape(-1) for j in range(tensors.count)]
-    for begin in range(0, tensors.size, BLOCK):
-        place = slice(begin, min(begin + BLOCK, tensors.size))
-        yield place, base[place], [model[place] - base[place] for model in models]
+def differences(tensors: Tensors, row: int = 1) -> Iterator[tuple[slice, Floats, list[Floats]]]:
+    """Places of a block, the base there, and each model's differences to it; all flattened.
+
+    A block holds whole rows of so many elements.
+    """
+    tensors.need_base()
+    for begin, (*models, base) in tensors.blocks(row):
+        yield slice(begin, begin + len(base)), base, [model - base for model in models]
 
 
 def elected(terms: Sequence[Floats]) -> list[Flags]:

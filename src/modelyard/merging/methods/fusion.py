@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from modelyard.merging.blocks import BLOCK, Floats
+from modelyard.merging.blocks import Floats
 from modelyard.merging.method import Base, MergeMethod
+from modelyard.merging.selection import select_in
 from modelyard.merging.tensors import Tensors
 
 #: Quartiles that the bound is made of, and how many interquartile ranges it lies above the median.
@@ -22,28 +23,23 @@ def arcee_fusion(tensors: Tensors) -> None:
     Importance is |d| times the divergence KL(softmax x || softmax b) of the element's row, the last
     axis. The quartiles are the lower order statistics of all elements of the tensor.
     """
-    row = tensors.shape[-1] if tensors.shape else 1
-    base, model = tensors.base().reshape(-1), tensors.array(0).reshape(-1)
-    importance = np.empty(tensors.size)
-    for place in _row_groups(tensors.size, row):
-        importance[place] = _importance(model[place].reshape(-1, row), base[place].reshape(-1, row))
-    if tensors.size:
-        kept = importance >= _bound(importance)
-        importance[:] = np.where(kept, model, base)
-    tensors.emit(importance)
+    row = max(tensors.shape[-1] if tensors.shape else 1, 1)
+    bound = _bound(lambda: (importance for _, _, importance in _passed(tensors, row)), tensors.size)
+    for base, model, importance in _passed(tensors, row):
+        tensors.emit_next(np.where(importance >= bound, model, base))
 
 
-def _row_groups(size: int, row: int) -> Iterator[slice]:
-    """Places of whole rows, about a block at a time."""
-    step = max(1, BLOCK // max(row, 1)) * row
-    for begin in range(0, size, step or 1):
-        yield slice(begin, min(begin + step, size))
+def _passed(tensors: Tensors, row: int) -> Iterator[tuple[Floats, Floats, Floats]]:
+    """Of whole rows, about a block at a time: the base, the model, and the elements' importance."""
+    tensors.need_base()
+    for _, (model, base) in tensors.blocks(row):
+        yield base, model, _importance(model.reshape(-1, row), base.reshape(-1, row))
 
 
 def _importance(x: Floats, b: Floats) -> Floats:
     log_p, log_q = _log_softmax(x), _log_softmax(b)
     divergence = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1, keepdims=True)
-    importance: Floats = (np.abs(x - b) * divergence).reshape(-1)
+    importance: Floats = (np.abs(x - b) * np.maximum(divergence, 0.0)).reshape(-1)  # below 0 by rounding only
     return importance
 
 
@@ -53,9 +49,15 @@ def _log_softmax(x: Floats) -> Floats:
     return logarithms
 
 
-def _bound(importance: Floats) -> float:
-    places = [math.floor(f * (importance.size - 1)) for f in _QUARTILES]
-    low, middle, high = np.partition(importance, places)[places]
+def _bound(importances: Callable[[], Iterator[Floats]], size: int) -> float:
+    places = [math.floor(f * (size - 1)) for f in _QUARTILES]
+    if size == 0:
+        return 0.0
+    if places[0] == 0:  # a handful
+        low, middle, high = np.sort(np.concatenate(list(importances())))[places]
+    else:
+        bounds = select_in(importances, [size - place for place in places], size=size)
+        low, middle, high = (bound.value for bound in bounds)
     return float(middle + _RANGES * (high - low))
 
 

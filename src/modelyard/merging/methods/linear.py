@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from modelyard.core.errors import MergeError
 from modelyard.merging.method import MergeMethod, Parameter
-from modelyard.merging.methods.parameters import WEIGHT, normalize
+from modelyard.merging.methods.parameters import WEIGHT, divisible, normalize
 from modelyard.merging.tensors import Tensors
-
-#: A sum of weights below this divides nothing.
-_TINY = 1e-8
 
 
 def linear(tensors: Tensors) -> None:
     """sum w_i x_i, divided by sum w_i where weights are normalised."""
     weights = tensors.numbers("weight")
     if tensors.flag("normalize"):
-        total = float(weights.sum())
-        if abs(total) < _TINY:
-            raise MergeError(
-                f"{tensors.name}: the weights add up to {total:g}, which cannot be divided by; "
-                "set normalize: false"
-            )
-        weights = weights / total
+        weights = weights / float(weights.sum())
     tensors.weighted_sum(weights)
 
 
@@ -36,6 +26,7 @@ LINEAR = MergeMethod(
     formula="sum_i w_i x_i / sum_i w_i",
     paper="Wortsman et al., Model soups, ICML 2022 (arXiv 2203.05482)",
     parameters=(WEIGHT, normalize(default=True)),
+    check=lambda values: divisible(values, "normalize"),
 )
 
 PASSTHROUGH = MergeMethod(

@@ -8,6 +8,7 @@ import numpy as np
 
 from modelyard.merging.blocks import Floats
 from modelyard.merging.method import Base, Kind, MergeMethod, Parameter
+from modelyard.merging.methods.elementwise import differences
 from modelyard.merging.tensors import Mask, Tensors
 
 #: A denominator below this divides nothing.
@@ -26,11 +27,12 @@ def model_stock(tensors: Tensors) -> None:
 
 def _by_filter(tensors: Tensors) -> None:
     """The same for each vector along the last axis by itself."""
-    base, n = tensors.base(), tensors.count
-    changes = [tensors.array(j) - base for j in range(n)]
-    gram = np.array([[np.einsum("...i,...i->...", a, c) for c in changes] for a in changes])
-    mean: Floats = sum(changes[1:], changes[0]) / n
-    tensors.emit(base + _ratio(gram)[..., None] * mean)
+    n, row = tensors.count, tensors.shape[-1]
+    for _, base, flat in differences(tensors, row):
+        changes = [change.reshape(-1, row) for change in flat]
+        gram = np.array([[np.einsum("ri,ri->r", a, c) for c in changes] for a in changes])
+        mean: Floats = sum(changes[1:], changes[0]) / n
+        tensors.emit_next(base.reshape(-1, row) + _ratio(gram)[..., None] * mean)
 
 
 def _ratio(gram: Floats) -> Floats:
@@ -58,7 +60,7 @@ MODEL_STOCK = MergeMethod(
     parameters=(
         Parameter(
             name="filter_wise",
-            help="A t of its own for each vector along the last axis; needs whole tensors in memory.",
+            help="A t of its own for each vector along the last axis.",
             kind=Kind.FLAG,
             default=False,
         ),

@@ -12,12 +12,10 @@ from modelyard.merging.tensors import Tensors
 def nearswap(tensors: Tensors) -> None:
     """b + clip(t/|x - b|, 0, 1) (x - b); b where both are equal."""
     t = tensors.number("t")
-    result = np.empty(tensors.size)
-    for place, base, (difference,) in differences(tensors):
+    for _, base, (difference,) in differences(tensors):
         gap = np.abs(difference)
         share = np.clip(t / np.where(gap > 0, gap, 1.0), 0.0, 1.0)
-        result[place] = base + share * difference
-    tensors.emit(result)
+        tensors.emit_next(base + share * difference)
 
 
 NEARSWAP = MergeMethod(

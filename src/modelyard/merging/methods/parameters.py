@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from modelyard.merging.method import Kind, Parameter
+from modelyard.merging.method import Complaint, Kind, Parameter
+from modelyard.merging.tensors import Values
 
 WEIGHT = Parameter(name="weight", help="How much a model counts.", per_model=True)
 LAMBDA = Parameter(name="lambda", help="Factor of the whole change to the base.", default=1.0)
@@ -20,6 +21,8 @@ NORMALIZE = Parameter(
 RESCALE = Parameter(
     name="rescale", help="Make up in size for the differences that are dropped.", kind=Kind.FLAG, default=True
 )
+#: A sum of weights below this divides nothing.
+TINY = 1e-8
 #: Accepted from mergekit's files.
 INT8_MASK = {"int8_mask": "masks take no memory here"}
 
@@ -32,3 +35,12 @@ def normalize(*, default: bool) -> Parameter:
 def rescale(*, default: bool) -> Parameter:
     """`rescale` with its default in a method."""
     return Parameter(name="rescale", help=RESCALE.help, kind=Kind.FLAG, default=default)
+
+
+def divisible(values: Values, flag: str) -> Complaint | None:
+    """Weights that are to be divided by their sum must not add up to nothing."""
+    weights = [float(each["weight"]) for each in values.each]
+    if not values.common[flag] or abs(sum(weights)) >= TINY:
+        return None
+    problem = f"add up to {sum(weights):g}, which cannot be divided by"
+    return Complaint(parameter="weight", value=weights, problem=problem, remedy=f"set {flag}: false")

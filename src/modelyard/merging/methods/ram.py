@@ -40,10 +40,8 @@ def ramplus_tl(tensors: Tensors) -> None:
 
 def _merge(tensors: Tensors, factors: Floats) -> None:
     epsilon = tensors.number("epsilon")
-    result = np.empty(tensors.size)
-    for place, base, changes in differences(tensors):
-        result[place] = base + _mean_change(changes, factors, epsilon)
-    tensors.emit(result)
+    for _, base, changes in differences(tensors):
+        tensors.emit_next(base + _mean_change(changes, factors, epsilon))
 
 
 def _mean_change(changes: Sequence[Floats], factors: Floats, epsilon: float) -> Floats:

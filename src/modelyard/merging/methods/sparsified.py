@@ -1,8 +1,7 @@
 """Methods on task vectors that drop outliers, or drop by chance and rank.
 
 As those of `task_vectors.py`: mask the differences, make up for what was dropped, let signs be
-elected or not, add. Ranks are by row, so that DELLA works on whole tensors: 3 T + 3 float64 an
-element with T models.
+elected or not, add. DELLA ranks by row, and so works on blocks of whole rows.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modelyard.core.errors import MergeError
-from modelyard.merging.blocks import BLOCK, Floats
-from modelyard.merging.method import Base, Kind, MergeMethod, Parameter
-from modelyard.merging.methods.elementwise import TINY, agreed, differences
-from modelyard.merging.methods.parameters import DENSITY, INT8_MASK, LAMBDA, WEIGHT, normalize, rescale
+from modelyard.merging.blocks import Floats
+from modelyard.merging.method import Base, Complaint, Kind, MergeMethod, Parameter
+from modelyard.merging.methods.elementwise import agreed, differences
+from modelyard.merging.methods.parameters import DENSITY, INT8_MASK, LAMBDA, TINY, WEIGHT, normalize, rescale
 from modelyard.merging.methods.task_vectors import add_up, size_scales
-from modelyard.merging.tensors import Election, Mask, Tensors
+from modelyard.merging.tensors import Election, Mask, Tensors, Values
 
 
 def breadcrumbs(tensors: Tensors) -> None:
@@ -55,52 +53,43 @@ def _middle(tensors: Tensors) -> list[Mask]:
 
 
 def _add_drawn(tensors: Tensors, *, elect: bool) -> None:
-    """Emit base + lambda * the weighted sum of what was drawn, in whole arrays."""
+    """Emit base + lambda * the weighted sum of what was drawn."""
     weights, divide = tensors.numbers("weight"), tensors.flag("normalize")
     total = float(weights.sum())
     divisor = total if divide and abs(total) >= TINY else 1.0
-    factors = _drawn_factors(tensors)
-    result = np.empty(tensors.size)
-    for place, base, changes in differences(tensors):
-        terms = [w * (f[place] * d) for w, f, d in zip(weights, factors, changes, strict=True)]
+    scales = _scales(tensors)
+    for place, base, changes in differences(tensors, _row(tensors)):
+        factors = [scale * _drawn(tensors, j, place, changes[j]) for j, scale in enumerate(scales)]
+        terms = [w * (f * d) for w, f, d in zip(weights, factors, changes, strict=True)]
         change = agreed(terms, weights, divide=divide) if elect else np.sum(terms, axis=0) / divisor
-        result[place] = base + tensors.number("lambda") * change
-    tensors.emit(result)
+        tensors.emit_next(base + tensors.number("lambda") * change)
 
 
-def _drawn_factors(tensors: Tensors) -> Sequence[Floats]:
-    """What each model's differences are multiplied by: 0 where they are dropped."""
-    wanted = tensors.flag("rescale")
-    by_size = wanted and tensors.text("rescale_by") == "size"
-    factors = [_drawn(tensors, j, divide=wanted and not by_size) for j in range(tensors.count)]
-    if by_size:
-        sums = np.zeros((tensors.count, 2))
-        for place, _, changes in differences(tensors):
-            sums += [
-                [np.abs(d).sum(), np.abs(d * f[place]).sum()] for d, f in zip(changes, factors, strict=True)
-            ]
-        for factor, (whole, kept) in zip(factors, sums, strict=True):
-            factor *= whole / kept if kept > 0 else 1.0
-    return factors
+def _row(tensors: Tensors) -> int:
+    return max(tensors.shape[-1] if tensors.shape else 1, 1)
 
 
-def _drawn(tensors: Tensors, j: int, *, divide: bool) -> Floats:
-    """1 where model j's differences are kept, or with `divide` 1 by the probability of that; else 0."""
+def _scales(tensors: Tensors) -> Sequence[float]:
+    """What keeps the sum of each model's magnitudes, where that is asked for."""
+    if not tensors.flag("rescale") or tensors.text("rescale_by") != "size":
+        return [1.0] * tensors.count
+    sums = np.zeros((tensors.count, 2))
+    for place, _, changes in differences(tensors, _row(tensors)):
+        sums += [
+            [np.abs(d).sum(), np.abs(d * _drawn(tensors, j, place, d)).sum()] for j, d in enumerate(changes)
+        ]
+    return [whole / kept if kept > 0 else 1.0 for whole, kept in sums]
+
+
+def _drawn(tensors: Tensors, j: int, place: slice, change: Floats) -> Floats:
+    """Of whole rows: 0 where model j's differences are dropped, else 1 or 1 by the chance to be kept."""
     density, epsilon = float(tensors.numbers("density")[j]), float(tensors.numbers("epsilon")[j])
     if density in (0.0, 1.0):
-        return np.full(tensors.size, density)
-    _check(tensors.name, density, epsilon)
-    row = tensors.shape[-1] if tensors.shape else 1
-    model, base = tensors.array(j).reshape(-1), tensors.base().reshape(-1)
-    factors = np.empty(tensors.size)
-    rows = max(1, BLOCK // max(row, 1))
-    for begin in range(0, tensors.size, max(rows * row, 1)):
-        place = slice(begin, min(begin + rows * row, tensors.size))
-        sizes = np.abs(model[place] - base[place]).reshape(-1, row)
-        chances = density + epsilon * _spread(sizes).reshape(-1)
-        kept = tensors.uniforms(j, begin, len(chances)) < chances
-        factors[place] = np.where(kept, 1.0 / chances if divide else 1.0, 0.0)
-    return factors
+        return np.full(len(change), density)
+    chances = density + epsilon * _spread(np.abs(change).reshape(-1, _row(tensors))).reshape(-1)
+    kept = tensors.uniforms(j, place.start, len(chances)) < chances
+    divide = tensors.flag("rescale") and tensors.text("rescale_by") != "size"
+    return np.where(kept, 1.0 / chances if divide else 1.0, 0.0)
 
 
 def _spread(sizes: Floats) -> Floats:
@@ -114,13 +103,19 @@ def _spread(sizes: Floats) -> Floats:
     return spread
 
 
-def _check(name: str, density: float, epsilon: float) -> None:
-    if density - epsilon <= 0 or density + epsilon >= 1:
-        raise MergeError(
-            f"{name}: density {density:g} with epsilon {epsilon:g} makes probabilities from "
-            f"{density - epsilon:g} to {density + epsilon:g}, which must lie between 0 and 1; "
-            f"set epsilon below {min(density, 1 - density):g}"
-        )
+def _probabilities(values: Values) -> Complaint | None:
+    """The probabilities to be kept, density - epsilon to density + epsilon, must be some."""
+    for each in values.each:
+        density, epsilon = float(each["density"]), float(each["epsilon"])
+        low, high = density - epsilon, density + epsilon
+        if density not in (0.0, 1.0) and not 0 < low <= high < 1:
+            return Complaint(
+                parameter="epsilon",
+                value=epsilon,
+                problem=f"with density {density:g} makes probabilities from {low:g} to {high:g}, of 0 to 1",
+                remedy=f"set epsilon below {min(density, 1 - density):g}",
+            )
+    return None
 
 
 _GAMMA = Parameter(
@@ -185,6 +180,7 @@ DELLA_LINEAR = MergeMethod(
         _RESCALE_BY,
     ),
     accepted=INT8_MASK,
+    check=_probabilities,
 )
 
 DELLA = MergeMethod(
@@ -203,4 +199,5 @@ DELLA = MergeMethod(
         _RESCALE_BY,
     ),
     accepted=INT8_MASK,
+    check=_probabilities,
 )

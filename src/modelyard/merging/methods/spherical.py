@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from modelyard.core.errors import MergeError
 from modelyard.merging.blocks import Floats
 from modelyard.merging.method import Base, Kind, MergeMethod, Parameter
-from modelyard.merging.methods.parameters import WEIGHT
+from modelyard.merging.methods.parameters import TINY, WEIGHT, divisible
 from modelyard.merging.methods.slerp import TINY_NORM
 from modelyard.merging.tensors import Mask, Tensors
 
@@ -20,8 +19,6 @@ from modelyard.merging.tensors import Mask, Tensors
 _STRAIGHT = 1e-7
 #: A sum of two weights below this is halved between them.
 _TINY_WEIGHTS = 1e-6
-#: A sum of weights below this divides nothing.
-_TINY = 1e-8
 #: A squared length below this part of what the terms could have is looked at element by element:
 #: of inner products, too many digits have cancelled.
 _CANCELLED = 1e-4
@@ -81,7 +78,7 @@ def karcher(tensors: Tensors) -> None:
         return
     start = some / count
     length = _length(tensors, start / lengths, gram)
-    start = start / length if length > _TINY else np.eye(tensors.count)[int(some.argmax())]
+    start = start / length if length > TINY else np.eye(tensors.count)[int(some.argmax())]
     cosines = gram / np.outer(lengths, lengths)
     steps, tolerance = int(tensors.number("max_iter")), tensors.number("tol")
     mean = _karcher_mean(cosines, some, start, steps=steps, tolerance=tolerance)
@@ -109,13 +106,7 @@ def _shares(tensors: Tensors) -> Floats:
     weights = tensors.numbers("weight")
     if not tensors.flag("normalize_weights") or tensors.count == 1:
         return weights
-    total = float(weights.sum())
-    if abs(total) < _TINY:
-        raise MergeError(
-            f"{tensors.name}: the weights add up to {total:g}, which cannot be divided by; "
-            "set normalize_weights: false"
-        )
-    return weights / total
+    return weights / float(weights.sum())
 
 
 def _length(tensors: Tensors, coefficients: Floats, gram: Floats) -> float:
@@ -213,6 +204,7 @@ MULTISLERP = MergeMethod(
         ),
         _EPS,
     ),
+    check=lambda values: divisible(values, "normalize_weights") if len(values.each) > 1 else None,
 )
 
 KARCHER = MergeMethod(

@@ -118,3 +118,12 @@ def test_checksums_are_xxh64(data, stripes):
     running.update(head, len(head), head.ctypes.data)
     running.update(tail, len(data), tail.ctypes.data)
     assert running.value() == xxhash.xxh64(head.tobytes() + data).hexdigest()
+
+
+@given(st.lists(st.binary(max_size=90), max_size=8))
+def test_checksums_do_not_depend_on_the_parts(parts):
+    running = Checksum()
+    for part in parts:
+        data = np.frombuffer(part, np.uint8).copy() if part else np.empty(1, np.uint8)
+        running.update(data, len(part), data.ctypes.data)
+    assert running.value() == xxhash.xxh64(b"".join(parts)).hexdigest()
