@@ -124,6 +124,7 @@ def _run(
             "modelyard": __version__,
             "identity": identity,
             "parents": parents,
+            **({"side_files": {str(p): digest_path(p) for p in plan.side_files}} if plan.side_files else {}),
             "warnings": list(warnings),
             "tensors": {task.name: work.done[task.name].output for task in plan.tasks},
         }
@@ -292,7 +293,7 @@ def _identity(plan: MergePlan, options: MergeOptions) -> dict[str, Any]:
         "method": plan.method.name,
         "seed": options.seed,
         "shard_bytes": options.shard_bytes,
-        "inputs": digest_json([_input_identity(model) for model in plan.models]),
+        "inputs": digest_json([*map(_input_identity, plan.models), *_files_identity(plan.side_files)]),
     }
 
 
@@ -306,10 +307,11 @@ def _input_identity(model: Model) -> list[Any]:
         for path in sorted(model.checkpoint.folder.iterdir())
         if path.suffix in (".json", ".jinja", ".model", ".txt") and path.is_file()
     ]
-    return [
-        [os.fsencode(f.resolve()).hex(), f.stat().st_size, str(f.stat().st_mtime_ns)]
-        for f in (*files, *beside)
-    ]
+    return _files_identity((*files, *beside))
+
+
+def _files_identity(files: Sequence[Path]) -> list[Any]:
+    return [[os.fsencode(f.resolve()).hex(), f.stat().st_size, str(f.stat().st_mtime_ns)] for f in files]
 
 
 def _parents(plan: MergePlan, done: Mapping[str, Finding]) -> dict[str, Any]:

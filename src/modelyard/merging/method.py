@@ -26,6 +26,8 @@ class Kind(StrEnum):
     INTEGER = "integer"
     FLAG = "flag"
     CHOICE = "choice"
+    # The path of a safetensors file with something of each tensor, see `side_shape`; one a model.
+    FILE = "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,8 @@ class MergeMethod:
     accepted: Mapping[str, str] = field(default_factory=dict)
     # What is wrong with the parameters at a tensor taken together; asked before a tensor is read.
     check: Callable[[Values], Complaint | None] = no_complaint
+    # For the parameter of kind FILE: the shape of what its file may have for a tensor of a shape.
+    side_shape: Callable[[tuple[int, ...], Values], tuple[int, ...] | None] | None = None
 
     def run(self, tensors: Tensors) -> None:
         """Check the parameters and merge. Raises `MergeError`."""

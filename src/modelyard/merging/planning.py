@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 from modelyard.artifacts.safetensors import DType, TensorInfo, dtype_by_torch_name
 from modelyard.core.faults import Faults
 from modelyard.merging.architecture import Role, is_buffer, layer_counts, place_of, with_layers
-from modelyard.merging.method import Base, Complaint, MergeMethod, load_method
+from modelyard.merging.method import Base, Complaint, Kind, MergeMethod, load_method
 from modelyard.merging.models import Model, Places, Vocabulary, listed, open_models, open_vocabulary
 from modelyard.merging.parts import Part, StoredPart
 from modelyard.merging.recipe import ModelRef, Recipe, Scalar, Settings
 from modelyard.merging.settings import resolve
+from modelyard.merging.side_files import SideFiles, SideTensor
 from modelyard.merging.spots import Spot, Spots, within
 from modelyard.merging.tensors import Values
 
@@ -61,6 +62,8 @@ class MergePlan:
     donor: Model
     config: Mapping[str, Any]
     vocabulary: Vocabulary | None = None
+    # What parameters of kind FILE name.
+    side_files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -97,7 +100,7 @@ def plan_merge(
     method = load_method(recipe.method)
     models = open_models(recipe, faults, Places(folder=folder, known=known or {}))
     faults.raise_if_any()
-    planner = _Planner(recipe, method, models, faults)
+    planner = _Planner(recipe, method, models, SideFiles(folder=folder, faults=faults))
     plan = planner.plan()
     faults.raise_if_any()
     return plan
@@ -107,9 +110,10 @@ class _Planner:
     """Plans one recipe; `faults` collects what does not fit."""
 
     def __init__(
-        self, recipe: Recipe, method: MergeMethod, models: Mapping[ModelRef, Model], faults: Faults
+        self, recipe: Recipe, method: MergeMethod, models: Mapping[ModelRef, Model], side_files: SideFiles
     ) -> None:
-        self.recipe, self.method, self.models, self.faults = recipe, method, models, faults
+        self.recipe, self.method, self.models = recipe, method, models
+        self.side_files, self.faults = side_files, side_files.faults
         self.warnings: list[str] = []
         self._missing: dict[str, list[str]] = {}
         self._complaints: list[Complaint] = []
@@ -124,6 +128,9 @@ class _Planner:
         ]
         self._check_names(tasks)
         self._report_missing()
+        if self.method.side_shape is not None:
+            beside = sum(bool(task.values.sides) for task in tasks)
+            self.warnings.append(f"{beside} of {len(tasks)} tensors have something in the models' side files")
         donor = self._donor()
         config = self._config(donor, tasks)
         return MergePlan(
@@ -134,6 +141,7 @@ class _Planner:
             donor=donor,
             config=config,
             vocabulary=self._vocabulary,
+            side_files=self.side_files.paths,
             warnings=(*self.warnings, *(self._vocabulary.plan.warnings if self._vocabulary else ())),
         )
 
@@ -182,6 +190,7 @@ class _Planner:
         present, base = self._fitted(spot, present, base)
         values = self._values(spot)
         self._check_values(spot, values)
+        values = replace(values, sides=self._sides(spot, values, (base or present[0]).shape))
         return TensorTask(
             name=spot.name, dtype=dtype, shape=(base or present[0]).shape, parts=tuple(present), base=base,
             values=values,
@@ -275,6 +284,23 @@ class _Planner:
                 levels = (source.settings, *spot.settings, recipe_settings)
                 self._note(spot, parameter.name, value(parameter.name, levels, parameter.default), own)
         return Values(common=common, each=tuple(each))
+
+    def _sides(self, spot: Spot, values: Values, shape: tuple[int, ...]) -> tuple[SideTensor | None, ...]:
+        """What the models' side files have for a tensor: all of them something, or none."""
+        parameter = next((p for p in self.method.parameters if p.kind is Kind.FILE), None)
+        if parameter is None or self.method.side_shape is None:
+            return ()
+        wanted = self.method.side_shape(shape, values)
+        paths = [str(each.get(parameter.name) or "") for each in values.each]
+        if wanted is None or not all(paths):
+            return ()
+        names = [name for _, name in spot.sources]
+        found = tuple(map(self.side_files.tensor, paths, names, [wanted] * len(paths)))
+        lacking = [path for path, side in zip(paths, found, strict=True) if side is None]
+        if lacking and len(lacking) < len(paths):
+            remedy = "compute it for all models, or for none"
+            self.faults.add(spot.name, lacking, "stands in the other models' files but not in these", remedy)
+        return () if lacking else found
 
     def _check_values(self, spot: Spot, values: Values) -> None:
         """A fault where the method cannot take these parameters together; told once for all tensors."""

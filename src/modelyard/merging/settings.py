@@ -140,6 +140,8 @@ def _read_plain(faults: Faults, key: str, value: Any, parameter: Parameter | Non
         return _scalar(faults, key, value, parameter)
     if not value:
         faults.add(key, value, "is an empty list", "give a value, or the knots of a gradient")
+    if parameter and parameter.kind is Kind.FILE:
+        faults.add(key, value, "is a list of files", "name one, or conditions with a filter")
     if parameter and parameter.kind is Kind.INTEGER:
         faults.add(key, value, "is a gradient of whole numbers", "give one, or conditions with a filter")
     return tuple(_scalar(faults, f"{key}[{i}]", knot, parameter) for i, knot in enumerate(value))
@@ -154,6 +156,8 @@ def _scalar(faults: Faults, key: str, value: Any, parameter: Parameter | None) -
         return _choice(faults, key, value, parameter)
     if kind is Kind.FLAG:
         return _flag(faults, key, value)
+    if kind is Kind.FILE:
+        return _path(faults, key, value)
     if kind is Kind.CHOICE and isinstance(value, str):
         return value
     return _number(faults, key, value, parameter)
@@ -172,6 +176,13 @@ def _choice(faults: Faults, key: str, value: Any, parameter: Parameter) -> Scala
     near = difflib.get_close_matches(str(value), parameter.choices, n=1)
     advice = f"did you mean {near[0]}?" if near else f"use one of {', '.join(parameter.choices)}"
     faults.add(key, value, "is not known", advice)
+    return 0.0
+
+
+def _path(faults: Faults, key: str, value: Any) -> Scalar:
+    if isinstance(value, str) and value.strip() and "\0" not in value:
+        return value
+    faults.add(key, value, "is not a path", "name a safetensors file")
     return 0.0
 
 

@@ -22,6 +22,7 @@ from modelyard.merging.kernels import constants
 from modelyard.merging.kernels.checksum import Checksum
 from modelyard.merging.recipe import Scalar
 from modelyard.merging.selection import Bound, select
+from modelyard.merging.side_files import SideTensor
 
 #: The numbers of SplitMix64, as in `kernels/source.py`.
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -55,6 +56,8 @@ class Values:
 
     common: Mapping[str, Scalar]
     each: Sequence[Mapping[str, Scalar]]
+    # What the models' side files have for it, one a model where any has.
+    sides: Sequence[SideTensor | None] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,11 @@ class Tensors:
     def numbers(self, name: str) -> Floats:
         """A parameter of each model, in order; the base not among them."""
         return np.array([float(values[name]) for values in self.values.each])
+
+    def side(self, j: int) -> Floats | None:
+        """What model j's side file has for this tensor, in float64. Raises `CheckpointError`."""
+        found = self.values.sides[j] if self.values.sides else None
+        return found.read() if found is not None else None
 
     # Whole tensors, for methods that need no pass of their own.
 

@@ -155,7 +155,11 @@ def test_there_is_an_example_of_every_form():
 @pytest.mark.parametrize("name", method_names())
 def test_a_smallest_file_is_read_for_every_installed_method(name):
     method = load_method(name)
-    needed = {p.name: p.choices[0] if p.choices else 1 for p in method.parameters if p.default is None}
+    needed = {
+        p.name: p.choices[0] if p.choices else "file" if p.kind is Kind.FILE else 1
+        for p in method.parameters
+        if p.default is None
+    }
     count = max(method.least, 1)
     document = {
         "merge_method": name,

@@ -15,11 +15,18 @@ from modelyard.merging.blocks import BLOCK
 from modelyard.merging.method import Base, MergeMethod, load_method, method_names
 
 #: Settings that leave nothing out of a method; one without a default must stand here.
-SETTINGS = {"weight": [0.6, 1.1, 0.4], "t": 0.3, "density": 0.5, "gamma": 0.1, "epsilon": [0.2, 0.3, 0.1]}
+SETTINGS = {
+    "weight": [0.6, 1.1, 0.4],
+    "t": 0.3,
+    "density": 0.5,
+    "gamma": 0.1,
+    "epsilon": [0.2, 0.3, 0.1],
+    "grams": "",
+}
 SHAPES = [(), (1,), (13,), (5, 9), (1, 1), (2, 3, 4)]
 METHODS = [load_method(name) for name in method_names()]
 #: Methods that hold whole tensors: singular vectors and linear systems are of all rows.
-WHOLE = {"iso_c", "knots", "tsv_merge"}
+WHOLE = {"iso_c", "knots", "tsv_merge"}  # and regmean, where it is given inner products
 ON_BASE = [m for m in METHODS if m.base is not Base.IGNORED]
 
 

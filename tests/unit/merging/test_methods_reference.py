@@ -101,6 +101,8 @@ CASES = [
          base=False, max_iter=3, tol=0.0),
     case("model_stock", lambda b, x, u: ref.model_stock(b, x), 4),
     case("model_stock", lambda b, x, u: ref.model_stock(b, x, filter_wise=True), filter_wise=True),
+    # With inner products: test_regmean.py.
+    case("regmean", lambda b, x, u: ref.linear(x, weights=[1.0] * 3), base=False, grams=""),
     case("nearswap", lambda b, x, u: ref.nearswap(b, x[0], t=0.007), 1, t=0.007),
     case("arcee_fusion", lambda b, x, u: ref.arcee_fusion(b, x[0]), 1),
     case("task_arithmetic", weighted(ref.task_arithmetic, 3, lam=0.6), **W, **{"lambda": 0.6}),
