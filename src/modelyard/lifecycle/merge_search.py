@@ -1,9 +1,7 @@
 """`merge search`: a merge whose weights and layers are found by measuring candidates.
 
 Optuna proposes and keeps the trials, in `study.db` of the run's folder; each trial is two steps on a
-backend. A trial enters the storage in one piece with all its values, and is proposed by a sampler
-seeded by its number from the trials before it: so a search that was killed goes on as if it had not
-been. A trial that the storage holds open is taken up by its number, with the jobs that run for it.
+backend. A trial that the storage holds open is taken up by its number, with the jobs that run for it.
 
     run.json, plan.json, lock, cancel, jobs/   as of any run; the plan grows with the trials
     recipe.yml        the merge that all candidates vary
@@ -16,16 +14,15 @@ been. A trial that the storage holds open is taken up by its number, with the jo
 from __future__ import annotations
 
 import importlib.util
-import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import getpid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from modelyard.core.digests import digest_json
 from modelyard.core.errors import MergeError
@@ -38,71 +35,24 @@ from modelyard.jobs.job import JobState
 from modelyard.jobs.plan import Plan, check_machine, make_plan, plan_record
 from modelyard.jobs.progress import Progress, StepStatus
 from modelyard.jobs.runner import RunName, Runner, RunnerOptions
-from modelyard.jobs.step import Resources, Step
+from modelyard.jobs.step import Step
+from modelyard.lifecycle.merge_study import MergeStudy, PreparedSearch, SearchOptions
 from modelyard.merging.chain import plan_chain, stages_folder
 from modelyard.merging.config import parse_recipes
 from modelyard.merging.engine import read_record
 from modelyard.merging.output import work_folder
-from modelyard.merging.search_space import (
-    Entry,
-    SearchSpace,
-    TrialResult,
-    Trials,
-    best_trial,
-    read_objective,
-    read_space,
-)
+from modelyard.merging.search_space import TrialResult, Trials, read_objective, read_space
+from modelyard.merging.soup import GREEDY, read_soup
 from modelyard.merging.yaml_places import read_text
 from modelyard.runs.directory import RunDirectory, create_run, drive
 from modelyard.runs.execution import ExecutionOptions, Outcome, open_backend, stop_requests
 from modelyard.runs.yard import Yard
 from modelyard.training.members import interpreter
 
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.distributions import BaseDistribution
-    from optuna.samplers import BaseSampler
-    from optuna.trial import FrozenTrial
-
 SCHEMA = "modelyard.merge_search/1"
 #: Options without which a search is another; not how many trials, nor how they are carried out.
 _IDENTITY = ("objective", "shell", "direction", "sampler", "seed")
 _DISK_GIB, _LOOK_S = 1.0, 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchOptions:
-    """What the person at the command line chooses."""
-
-    out: Path
-    # A command with {merged} for the merged folder and {trial} for the number.
-    objective: str
-    shell: bool = False
-    direction: Literal["minimize", "maximize"] = "minimize"
-    # How many trials there are to be in all, those of earlier invocations among them.
-    trials: int = 30
-    parallel: int = 1
-    sampler: str = "tpe"
-    # Of the sampler, and of methods that drop at random.
-    seed: int = 0
-    # Of each merge.
-    threads: int = 1
-    # What one run of the objective needs.
-    resources: Resources = Resources()
-    timeout_s: float | None = None
-    overwrite: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedSearch:
-    """A search that was read and held against this machine."""
-
-    space: SearchSpace
-    options: SearchOptions
-    work: Trials
-    run: str
-    # What makes two searches the same; the number of trials is no part of it.
-    identity: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +84,10 @@ def prepare_search(
         MergeError: The output is in the way, or a library is missing.
     """
     _check_library()
-    space, cwd = read_space(path), Path.cwd()
+    read = read_soup if options.sampler == GREEDY else read_space
+    space, cwd = read(path), Path.cwd()
+    if options.sampler == GREEDY:  # each model, all together, and each but the first added
+        options = replace(options, trials=2 * len(space.entries))
     plan_chain(parse_recipes(space.recipe, file=str(path)), file=str(path), folder=Path())
     identity = {"space": read_text(path), "cwd": str(cwd), **_fields(options, _IDENTITY)}
     run = f"{path.stem}-search-{digest_json(identity).removeprefix('sha256:')[:8]}"
@@ -166,107 +119,9 @@ def search(
     with (
         drive(directory) as lease,
         stop_requests(directory, lease) as asked,
-        closing(_Study(prepared)) as study,
+        closing(MergeStudy(prepared)) as study,
     ):
         return _Search(yard, directory, prepared, execution, study=study, asked=asked).run(told)
-
-
-class _Study:
-    """The trials in Optuna's storage. To be used in one thread."""
-
-    def __init__(self, prepared: PreparedSearch) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._space, self._options = prepared.space, prepared.options
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{prepared.work.run_dir / 'study.db'}")
-        self._study: Study = optuna.create_study(
-            storage=self._storage, study_name=prepared.run, direction=self._options.direction,
-            sampler=optuna.samplers.RandomSampler(), load_if_exists=True,  # never asked: see `add`
-        )  # fmt: skip
-
-    def close(self) -> None:
-        """Close the storage."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
-
-    def count(self) -> int:
-        """How many trials there are, ended or not."""
-        return len(self._frozen())
-
-    def open_numbers(self) -> list[int]:
-        """The trials of which no end is recorded."""
-        return [trial.number for trial in self._frozen() if not trial.state.is_finished()]
-
-    def assignments(self, number: int) -> dict[str, Any]:
-        """The candidate of a trial."""
-        return self._space.assignments(self._frozen()[number].params)
-
-    def add(self) -> int:
-        """Propose a candidate and store it as a new trial, in one piece; its number.
-
-        The proposal is made in memory, from the trials so far and a seed for this number: it does not
-        depend on what an earlier process drew.
-        """
-        import optuna
-
-        history = self._frozen()
-        number = len(history)
-        memory = optuna.create_study(direction=self._options.direction, sampler=self._sampler(number))
-        memory.add_trials(history)
-        if number < len(self._space.start):
-            memory.enqueue_trial(dict(self._space.start[number]))
-        memory.ask({name: _distribution(e) for e in self._space.entries for name in e.dimensions})
-        drawn = memory.get_trials(deepcopy=False)[-1]
-        template = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.RUNNING, params=drawn.params,
-            distributions=drawn.distributions, system_attrs=drawn.system_attrs,
-        )  # fmt: skip
-        self._study.add_trial(template)
-        return number
-
-    def tell(self, number: int, value: float | None, why: str) -> None:
-        """Record the end of a trial, once; without a value it failed."""
-        import optuna
-
-        if why:
-            self._storage.set_trial_user_attr(self._frozen()[number]._trial_id, "why", why)
-        state = optuna.trial.TrialState.FAIL if value is None else optuna.trial.TrialState.COMPLETE
-        self._study.tell(number, value, state=state)
-
-    def results(self) -> tuple[TrialResult, ...]:
-        """The trials that have ended, by number."""
-        return tuple(
-            TrialResult(
-                number=trial.number,
-                assignments=self._space.assignments(trial.params),
-                value=trial.value,
-                why=trial.user_attrs.get("why", ""),
-            )
-            for trial in self._frozen()
-            if trial.state.is_finished()
-        )
-
-    def _frozen(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
-
-    def _sampler(self, number: int) -> BaseSampler:
-        from optuna import samplers
-
-        seed = random.Random(f"{self._options.seed}:{number}").getrandbits(32)
-        if self._options.sampler == "tpe":
-            return samplers.TPESampler(seed=seed, constant_liar=self._options.parallel > 1)
-        return samplers.RandomSampler(seed=seed)
-
-
-def _distribution(entry: Entry) -> BaseDistribution:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if entry.choices:
-        return CategoricalDistribution(entry.choices)
-    if entry.integer:
-        return IntDistribution(int(entry.low), int(entry.high), step=int(entry.step or 1))
-    return FloatDistribution(entry.low, entry.high, step=entry.step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +138,7 @@ class _Search:
 
     def __init__(
         self, yard: Yard, directory: RunDirectory, prepared: PreparedSearch, execution: ExecutionOptions, *,
-        study: _Study, asked: Callable[[], str],
+        study: MergeStudy, asked: Callable[[], str],
     ) -> None:  # fmt: skip
         self._yard, self._directory, self._prepared = yard, directory, prepared
         self._options, self._work, self._study = prepared.options, prepared.work, study
@@ -298,7 +153,7 @@ class _Search:
         self._catch_up()
         self._evaluate_all(told)
         trials = self._study.results()
-        best = best_trial(trials, self._options.direction)
+        best = self._study.best()
         why = self._why if self._stop else self._merge_best(best, trials)
         outcome = Outcome.FAILED if why else Outcome.CANCELLED if self._stop else Outcome.SUCCEEDED
         self._note("run.ended", {"outcome": outcome.value, "trials": len(trials)})
@@ -397,7 +252,7 @@ class _Search:
     def _tidy(self) -> TrialResult | None:
         """Delete what ended trials have merged, except the best, which is given; small files stay."""
         trials = self._study.results()
-        best = best_trial(trials, self._options.direction)
+        best = self._study.best()
         for trial in trials:
             if best is None or trial.number != best.number:
                 self._work.delete_merged(trial.number)

@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from modelyard.core.errors import DocumentError, MergeError
-from modelyard.lifecycle.merge_search import SearchOptions, prepare_search, search
+from modelyard.lifecycle.merge_search import prepare_search, search
+from modelyard.lifecycle.merge_study import SearchOptions
 from modelyard.merging.chain import run_chain
 from modelyard.merging.config import read_recipes
 from modelyard.merging.engine import MergeOptions, read_record

@@ -13,6 +13,7 @@ _COMMANDS = {
     "legacy": "Merge with the command line of 2023 (main.py), option for option.",
     "stack": "Put layers of models one after another (layer_slices).",
     "search": "Find weights and layers of a merge by measuring candidates.",
+    "soup": "Average those of several fine-tunes that together measure best.",
     "methods": "List every merge method with its parameters, formula and paper.",
     "diff": "Tell how models differ, or what each parent of a merge contributed; draw it.",
     "inspect": "Tell what a checkpoint holds: layers, sizes, kinds of tensors, values.",
