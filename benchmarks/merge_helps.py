@@ -1,7 +1,8 @@
 """Does merging help? The command line that the subjects share (merge_helps_digits.py, merge_helps_lm.py).
 
 `make` trains the checkpoints, `evaluate` measures one (it is the objective of a search, too), and
-`report` merges them with every method and prints what each is worth on data that nothing has seen.
+`report` merges them with every method and prints what each is worth on data that nothing has seen;
+`soup` averages greedily, chosen on the data for choosing, and prints the same.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ def main(subject: Subject) -> None:
             subject.make(told.folder, seed)
     elif told.verb == "evaluate":
         evaluate(subject, told)
+    elif told.verb == "soup":
+        from merge_helps_soup import print_soups
+
+        print_soups(subject, told.folder, told.modelyard)
     else:
         from merge_helps_report import Plan, print_report
 
@@ -65,6 +70,9 @@ def parser(subject: Subject) -> argparse.ArgumentParser:
     judging.add_argument("--split", choices=SPLITS, default="val")
     judging.add_argument("--domain", action="append")
     judging.add_argument("--metric", choices=[f"mean_{name}" for name in subject.measures])
+    stirring = verbs.add_parser("soup", help="greedy soups of base and specialists")
+    stirring.add_argument("folder", type=Path)
+    stirring.add_argument("--modelyard", type=Path, required=True, help="our console script")
     telling = verbs.add_parser("report", help="merge with every method and print the tables")
     telling.add_argument("folder", type=Path)
     tools = telling.add_mutually_exclusive_group(required=True)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 from transformers import ViTConfig, ViTForImageClassification
 
@@ -98,6 +99,7 @@ def make_near(home: Path, seed: int) -> None:
     short = Training(steps=150, rate=3e-4, seed=seed)
     for domain in NEAR:
         save(train(load(home / "base"), pool.seen(domain), short), home / domain)
+        save_grams(home / domain, pool.seen(domain))
     long = Training(steps=short.steps * len(NEAR), rate=short.rate, seed=seed)
     save(train(load(home / "base"), everything, long), home / "joint")
 
@@ -109,6 +111,7 @@ def make_far(home: Path, seed: int) -> None:
     save(train(fresh(seed), pool.seen("upright"), steps), home / "base")
     for domain in FAR[1:]:
         save(train(load(home / "base"), pool.seen(domain), steps), home / domain)
+        save_grams(home / domain, pool.seen(domain))
     everything = joined([pool.seen(domain) for domain in FAR])
     long = Training(steps=steps.steps * len(FAR[1:]), rate=steps.rate, seed=seed)
     save(train(load(home / "base"), everything, long), home / "joint")
@@ -145,6 +148,25 @@ def load(checkpoint: Path) -> Any:
 def save(model: Any, out: Path) -> None:
     """Write a checkpoint with the names `vit.layers.N.`, by which every tool tells the layers."""
     model.save_pretrained(out, save_original_format=False)
+
+
+def save_grams(checkpoint: Path, data: Data) -> None:
+    """X^T X of the inputs of each linear layer on a specialist's own training images, for RegMean."""
+    model, grams = load(checkpoint).eval(), {}
+
+    def seen(name: str) -> Callable[..., None]:
+        def hook(_layer: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            rows = inputs[0].flatten(0, -2).double()
+            grams[name] = grams.get(name, 0) + rows.T @ rows
+
+        return hook
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_pre_hook(seen(f"{name}.weight"))
+    with torch.inference_mode():
+        model(pixel_values=data.images)
+    save_file(grams, checkpoint.with_name(f"{checkpoint.name}.grams.safetensors"))
 
 
 def train(model: Any, data: Data, training: Training) -> Any:

@@ -96,6 +96,9 @@ def recipes(record: Mapping[str, Any], family: Family, pair: tuple[str, str]) ->
     A method of two models gets `pair`; where it is a base and one model, the first is the base.
     """
     grid = parameter_grid(record, len(family.specialists))
+    files = [family.home / f"{name}.grams.safetensors" for name in family.specialists]
+    if any(p.get("kind") == "file" for p in record["parameters"]) and not all(f.exists() for f in files):
+        return
     words = record["models"].split()
     least, most = int(words[0]), None if words[-1] == "more" else int(words[-1])
     if grid is None or least > len(family.specialists):
@@ -129,7 +132,7 @@ def parameter_grid(record: Mapping[str, Any], models: int) -> list[dict[str, flo
     if "density" in parameters:
         axes["density"] = DENSITIES if len(axes.get("weight", (1.0,))) == 1 else (DENSITY,)
     for name, parameter in parameters.items():
-        if parameter["default"] is None and name not in axes:
+        if parameter["default"] is None and name not in axes and parameter.get("kind") != "file":
             given = VALUES.get(record["name"], VALUES[""])
             if name not in given:
                 return None
@@ -144,7 +147,11 @@ def document(
     each = {p["name"] for p in record["parameters"] if p["per_model"]}
     own = {name: value for name, value in values.items() if name in each}
     shared = {name: value for name, value in values.items() if name not in each}
-    entries = [{"model": str(home / name)} | ({"parameters": dict(own)} if own else {}) for name in models]
+    beside = [p["name"] for p in record["parameters"] if p.get("kind") == "file"]
+    entries = []
+    for name in models:
+        told = {**own, **dict.fromkeys(beside, str(home / f"{name}.grams.safetensors"))}
+        entries.append({"model": str(home / name)} | ({"parameters": told} if told else {}))
     whole: dict[str, Any] = {"merge_method": record["name"], "dtype": "float32", "models": entries}
     if base:
         whole["base_model"] = str(home / base)
@@ -231,6 +238,17 @@ def own_search(tool: Tool, quest: Quest, out: Path) -> str:
     run([*argv, "--json"])
     best = json.loads((out / "search.json").read_text())["best"]
     return ", ".join(f"{best['assignments'][key]:.2f}" for key in keys)
+
+
+def soup(tool: Tool, family: Family, out: Path, command: str) -> dict[str, Any]:
+    """`modelyard merge soup` of the base and the specialists into `out`; its record."""
+    config = out.with_suffix(".yml")
+    models = [{"model": str(family.home / name)} for name in family.parents]
+    config.write_text(text({"merge_method": "linear", "dtype": "float32", "models": models}))
+    yard = str(out.with_suffix(".yard"))
+    run([str(tool.path), "merge", "soup", str(config), str(out), "--objective", command, "--yard", yard])
+    record: dict[str, Any] = json.loads((out / "search.json").read_text())
+    return record
 
 
 def objective(script: Path, metric: str) -> str:

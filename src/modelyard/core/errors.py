@@ -16,6 +16,7 @@
     ├── CheckpointError       a checkpoint that cannot be read: header, shard, tensor, config
     ├── MergeError            a merge that cannot be planned or carried out
     ├── TableError            predictions, truth or errors that cannot be used
+    ├── RoutingError          answers, profiles or a router that cannot be used
     └── PolicyError           an ensemble policy that cannot be built, read or executed
 
 A message says what could not be done, the value against what was required, and what to do.
@@ -114,6 +115,10 @@ class MergeError(ModelyardError):
 
 class TableError(ModelyardError):
     """Predictions, truth or errors that cannot be used."""
+
+
+class RoutingError(ModelyardError):
+    """Answers, profiles or a router that cannot be used."""
 
 
 class PolicyError(ModelyardError):

@@ -1,0 +1,67 @@
+"""Static token embeddings of the package `wordllama` (MIT): 256 numbers a text, without a network.
+
+The package's weights and tokenizer are loaded from its own folder, which it does not find by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from modelyard.core.digests import digest_json, digest_path
+from modelyard.core.errors import RoutingError
+from modelyard.routing.answers import Embeddings
+from modelyard.routing.embedders import seen_part, unit_rows
+
+_WEIGHTS = "weights/l2_supercat_256.safetensors"
+_TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
+
+
+class WordLlamaEmbedder:
+    """See the module."""
+
+    name = "wordllama"
+
+    def __init__(self) -> None:
+        spec = find_spec("wordllama")
+        if spec is None or spec.origin is None:
+            raise RoutingError("the embedder wordllama is not installed; pip install 'modelyard[routing]'")
+        from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
+
+        folder = Path(spec.origin).parent
+        files = [folder / _WEIGHTS, folder / _TOKENIZER]
+        try:
+            (table,) = load_file(files[0]).values()
+            self._tokenizer = Tokenizer.from_file(str(files[1]))
+        except (OSError, ValueError) as error:
+            raise RoutingError(
+                f"{folder}: the packaged weights cannot be read ({error}); reinstall wordllama"
+            ) from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._table: npt.NDArray[np.float32] = np.asarray(table, np.float32)
+        self._files = files
+
+    @property
+    def dimensions(self) -> int:
+        """256."""
+        return int(self._table.shape[1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the packaged files."""
+        return digest_json({file.name: digest_path(file) for file in self._files})
+
+    def embed(self, texts: Sequence[str]) -> Embeddings:
+        """The normalised mean of the tokens' vectors; see `Embedder`."""
+        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        for vector, text in zip(vectors, texts, strict=True):
+            tokens = self._tokenizer.encode(seen_part(text), add_special_tokens=False).ids
+            if tokens:
+                vector[:] = self._table[tokens].mean(axis=0)
+        return unit_rows(vectors)

@@ -1,0 +1,116 @@
+"""Choosing an estimator and its options on known models alone, by playing that some of them are new.
+
+Some known models are held out and profiled from n answers, as a new one would be; what is predicted for
+them on prompts that nothing was fitted on is held against what they did. Errors are centred by prompt
+over the held-out models, because only differences between models matter to a choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelyard.routing.answers import Embeddings, Floats, Integers
+from modelyard.routing.clusters import fit_clusters
+from modelyard.routing.estimators import Estimator, Evidence, Known
+
+#: The share of prompts that candidates are judged on, and how often models are divided and answers drawn.
+_JUDGED, _FOLDS, _DRAWS = 0.4, 5, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An estimator with its options, to be fitted."""
+
+    name: str
+    clusters: int
+    fit: Callable[[Known], Estimator]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trials:
+    """How candidates are judged: n answers a model."""
+
+    answers: int
+    seed: int
+
+
+def relative_brier(predicted_mq: Floats, errors_mq: Floats) -> float:
+    """The mean square of what is predicted of differences between models, minus what they were."""
+    told = ~np.isnan(errors_mq)
+    counts = np.maximum(told.sum(axis=0), 1)
+    gap = np.where(told, predicted_mq - errors_mq, 0.0)
+    gap = np.where(told, gap - gap.sum(axis=0) / counts, 0.0)
+    return float(np.square(gap).sum() / max(told.sum(), 1))
+
+
+def choose(
+    candidates: Sequence[Candidate], errors_mn: Floats, embeddings_nd: Embeddings, trials: Trials
+) -> tuple[Candidate, dict[str, float]]:
+    """The candidate that predicts held-out known models best, and the relative Brier score of each.
+
+    Args:
+        candidates: Two with the same name are the same.
+        errors_mn: Of known models to their prompts.
+        embeddings_nd: Of these prompts.
+        trials: How they are judged.
+    """
+    chance = np.random.default_rng(trials.seed)
+    order = chance.permutation(errors_mn.shape[1])
+    judged, fitted = np.split(order, [int(_JUDGED * len(order))])
+    spaces = {
+        k: fit_clusters(embeddings_nd[fitted], k, trials.seed) for k in {c.clusters for c in candidates}
+    }
+    places = {
+        k: (space.assign(embeddings_nd[fitted]), space.assign(embeddings_nd[judged]))
+        for k, space in spaces.items()
+    }
+    splits = list(_splits(len(errors_mn), len(fitted), trials, chance))
+    scores: dict[str, float] = {}
+    for candidate in candidates:
+        inside, outside = places[candidate.clusters]
+        known = Known(errors_mn=errors_mn[:, fitted], clusters_n=inside, clusters=candidate.clusters)
+        losses = [
+            relative_brier(_predicted(candidate, known, split)[:, outside], errors_mn[split.held][:, judged])
+            for split in splits
+        ]
+        scores[candidate.name] = float(np.mean(losses))
+    best = min(candidates, key=lambda c: scores[c.name])
+    return best, scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """Which models are held out, and which prompts they answer."""
+
+    held: Integers
+    drawn: Integers
+
+
+def _splits(models: int, prompts: int, trials: Trials, chance: np.random.Generator) -> Iterator[_Split]:
+    for _ in range(_DRAWS):
+        for held in np.array_split(chance.permutation(models), min(_FOLDS, models)):
+            count = min(trials.answers, prompts)
+            yield _Split(held=np.sort(held), drawn=chance.choice(prompts, count, replace=False))
+
+
+def _predicted(candidate: Candidate, known: Known, split: _Split) -> Floats:
+    """The held-out models' errors by cluster, [held, K]."""
+    rest = np.setdiff1d(np.arange(len(known.errors_mn)), split.held)
+    estimator = candidate.fit(
+        Known(errors_mn=known.errors_mn[rest], clusters_n=known.clusters_n, clusters=known.clusters)
+    )
+    return np.array(
+        [
+            estimator.profile(
+                Evidence(
+                    errors_n=known.errors_mn[model, split.drawn],
+                    clusters_n=known.clusters_n[split.drawn],
+                    columns_n=split.drawn,
+                )
+            ).psi_k
+            for model in split.held
+        ]
+    )

@@ -1,0 +1,48 @@
+"""Choosing on known models: what is true of them is found, and prompts that are judged are not fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from modelyard.routing.estimators.counts import Laplace, Means
+from modelyard.routing.estimators.low_rank import LowRank, LowRankOptions
+from modelyard.routing.selection import Candidate, Trials, choose, relative_brier
+
+
+def pool(*, tastes, seed=0, models=20, prompts=600):
+    """Models that differ in ability alone, or also in which of three kinds of prompt they are good at."""
+    chance = np.random.default_rng(seed)
+    kind = chance.integers(3, size=prompts)
+    embeddings = (np.eye(3, 8)[kind] + 0.05 * chance.standard_normal((prompts, 8))).astype(np.float32)
+    rate = 0.5 + 0.2 * chance.uniform(-1, 1, (models, 1)) + 0.25 * tastes * chance.uniform(-1, 1, (models, 3))
+    return (chance.random((models, prompts)) < rate[:, kind]).astype(float), embeddings
+
+
+CANDIDATES = [
+    Candidate(name="one", clusters=1, fit=lambda known: Means(clusters=known.clusters)),
+    Candidate(name="laplace", clusters=40, fit=lambda known: Laplace(clusters=known.clusters)),
+    Candidate(name="three", clusters=3, fit=lambda known: LowRank.fit(known, LowRankOptions(leftover=0.2))),
+]
+
+
+@pytest.mark.parametrize(("tastes", "expected"), [(1.0, "three"), (0.0, "one")])
+def test_what_fits_the_pool_is_chosen(tastes, expected):
+    errors, embeddings = pool(tastes=tastes)
+    best, scores = choose(CANDIDATES, errors, embeddings, Trials(answers=60, seed=1))
+    assert set(scores) == {"one", "laplace", "three"}
+    assert best.name == expected or scores["three"] < 1.05 * scores["one"]
+    assert scores["laplace"] > scores[best.name]
+
+
+def test_a_seed_gives_the_same():
+    errors, embeddings = pool(tastes=1.0)
+    one, two = (choose(CANDIDATES, errors, embeddings, Trials(answers=60, seed=1))[1] for _ in range(2))
+    assert one == two
+
+
+def test_relative_brier_knows_differences_only():
+    errors = np.array([[0.0, 1.0], [1.0, 1.0]])
+    assert relative_brier(errors + 0.3, errors) == pytest.approx(0.0)
+    assert relative_brier(np.full((2, 2), 0.5), errors) == pytest.approx((0.25 + 0.25) / 4)
+    assert relative_brier(np.zeros((2, 2)), np.full((2, 2), np.nan)) == 0.0
