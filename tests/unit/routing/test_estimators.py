@@ -181,3 +181,11 @@ def test_one_neighbour_is_the_prompt_itself():
     np.testing.assert_array_equal(Nearest(neighbours=1).predict(errors, eye, eye), errors)
     shrunk = Nearest(neighbours=1, strength=1.0).predict(errors, eye, eye)
     np.testing.assert_allclose(shrunk, (errors + 0.5) / 2)
+
+
+@by_name(FITS)
+def test_a_cluster_in_which_nobody_was_asked_has_an_estimate(name):
+    pool = Pool()
+    empty = Known(errors_mn=pool.errors_mn[:20], clusters_n=pool.clusters_n, clusters=CLUSTERS + 1)
+    estimate = FITS[name](empty).profile(pool.evidence(21, np.arange(100)))
+    assert estimate.psi_k.shape == (CLUSTERS + 1,) and np.isfinite(estimate.psi_k).all()

@@ -62,11 +62,12 @@ class EmpiricalBayes:
         """From the known models."""
         rates = np.array([_rates(row, known) for row in known.errors_mn])
         wholes = np.nanmean(known.errors_mn, axis=1)
-        difficulty = np.nanmean(_logit(rates) - _logit(wholes)[:, None], axis=0)
+        gaps = _logit(rates) - _logit(wholes)[:, None]
+        told = ~np.isnan(gaps)  # nobody may have answered in a cluster
         return cls(
             clusters=known.clusters,
             strength=strength,
-            difficulty_k=np.nan_to_num(difficulty),
+            difficulty_k=np.where(told, gaps, 0.0).sum(axis=0) / np.maximum(told.sum(axis=0), 1),
             pool_mean=float(wholes.mean()),
         )
 
