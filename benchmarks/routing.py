@@ -1,7 +1,7 @@
 """Routing over a pool of which half is new: every estimator on real answers, paired by seed.
 
-    python benchmarks/routing.py --data DIR [--pool all|cot|complete] [--seeds 20] [--answers 50,100,200,400,1000]
-                                 [--json out.json]
+    python benchmarks/routing.py --data DIR [--pool all|cot|complete] [--seeds 20]
+                                 [--answers 50,100,200,400,1000] [--json out.json]
 
 DIR has prompts.parquet, scores.parquet and models.parquet as described beside the data. For each seed
 half of the models are known and half are new; 5,000 prompts are for fitting, 1,100 for validation (a

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modelyard.core.errors import RoutingError
 from modelyard.routing.answers import Embeddings, Floats, Integers
 from modelyard.routing.clusters import fit_clusters
 from modelyard.routing.estimators import Estimator, Evidence, Known
@@ -56,7 +57,15 @@ def choose(
         errors_mn: Of known models to their prompts.
         embeddings_nd: Of these prompts.
         trials: How they are judged.
+
+    Raises:
+        RoutingError: There are fewer than two known models: none could be held out and others be left.
     """
+    if len(errors_mn) < 2:
+        raise RoutingError(
+            f"{len(errors_mn)} known models: an estimator is chosen by holding some out; give two or more, or "
+            "name the estimator"
+        )
     chance = np.random.default_rng(trials.seed)
     order = chance.permutation(errors_mn.shape[1])
     judged, fitted = np.split(order, [int(_JUDGED * len(order))])

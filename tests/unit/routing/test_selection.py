@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from modelyard.core.errors import RoutingError
 from modelyard.routing.estimators.counts import Laplace, Means
 from modelyard.routing.estimators.low_rank import LowRank, LowRankOptions
 from modelyard.routing.selection import Candidate, Trials, choose, relative_brier
@@ -39,6 +40,12 @@ def test_a_seed_gives_the_same():
     errors, embeddings = pool(tastes=1.0)
     one, two = (choose(CANDIDATES, errors, embeddings, Trials(answers=60, seed=1))[1] for _ in range(2))
     assert one == two
+
+
+def test_one_known_model_is_too_few():
+    errors, embeddings = pool(tastes=1.0, models=1)
+    with pytest.raises(RoutingError, match="1 known models.*two or more"):
+        choose(CANDIDATES, errors, embeddings, Trials(answers=60, seed=1))
 
 
 def test_relative_brier_knows_differences_only():
