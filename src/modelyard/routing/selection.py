@@ -63,8 +63,8 @@ def choose(
     """
     if len(errors_mn) < 2:
         raise RoutingError(
-            f"{len(errors_mn)} known models: an estimator is chosen by holding some out; give two or more, or "
-            "name the estimator"
+            f"{len(errors_mn)} known models: an estimator is chosen by holding some out; give two or more, "
+            "or name the estimator"
         )
     chance = np.random.default_rng(trials.seed)
     order = chance.permutation(errors_mn.shape[1])

@@ -44,7 +44,7 @@ def test_a_seed_gives_the_same():
 
 def test_one_known_model_is_too_few():
     errors, embeddings = pool(tastes=1.0, models=1)
-    with pytest.raises(RoutingError, match="1 known models.*two or more"):
+    with pytest.raises(RoutingError, match=r"1 known models.*two or more"):
         choose(CANDIDATES, errors, embeddings, Trials(answers=60, seed=1))
 
 
