@@ -95,6 +95,8 @@ def load_run(inputs: ReportInputs) -> Run:
         raise PolicyError(
             f"{inputs.backtest / 'backtest.json'}: is {backtest.get('schema')!r}, but {_SCHEMA} is required"
         )
+    # Before the tables: a process that ends while Arrow's threads start is aborted.
+    policy, members = _json(inputs.policy), _json(inputs.members) if inputs.members else []
     lead = max(backtest["leads"])
     frames = []
     for name, kept in ((FILES[1], None), (FILES[2], [("lead", "==", lead)])):
@@ -104,11 +106,11 @@ def load_run(inputs: ReportInputs) -> Run:
             raise PolicyError(f"{inputs.backtest / name}: cannot be read: {error}") from error
     rows, weights = frames
     return Run(
-        policy=_json(inputs.policy),
+        policy=policy,
         backtest=backtest,
         rows=rows.sort_values(["series", "lead", "target_time"], ignore_index=True),
         weights=weights,
-        members=_json(inputs.members) if inputs.members else [],
+        members=members,
         lead=lead,
     )
 
