@@ -14,12 +14,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from modelyard.routing.answers import Answers
 from modelyard.routing.clusters import fit_clusters
 from modelyard.routing.embedders import load_embedder
 from modelyard.routing.estimators import Evidence, Known
 from modelyard.routing.estimators.counts import EmpiricalBayes
 from modelyard.routing.estimators.low_rank import LowRank, LowRankOptions
 from modelyard.routing.estimators.transfer import Transfer
+from modelyard.routing.router import Router, RouterOptions
 
 MODELS, PROMPTS, CLUSTERS, ANSWERS = 50, 6000, 300, 400
 SHORT = "Which of these cities is the capital of the country that borders both seas? A B"
@@ -69,6 +71,18 @@ def main() -> None:
         short = median_s(lambda e=embedder: e.embed([SHORT]), 500)
         rows.append((f"{name}: a prompt of {len(SHORT)} characters embedded", short))
     rows.append(("nearest of 300 centroids", median_s(lambda: clusters.assign(embeddings[:1]), 500)))
+    answers = Answers(
+        models=tuple(f"m{i}" for i in range(MODELS)), examples=tuple(map(str, range(PROMPTS))),
+        errors_mn=errors, cost_usd_mn=np.full(errors.shape, 0.01),
+    )  # fmt: skip
+    router = Router.fit(answers, [f"{SHORT} {i}" for i in range(PROMPTS)], load_embedder(), RouterOptions())
+    few = {str(i): float(errors[0, i]) for i in columns}
+    onboard = median_s(lambda: router.onboard("new", few, cost_usd=0.01), 5)
+    rows.append((f"Router.onboard from {ANSWERS} answers, {MODELS} models known", onboard))
+    rows.append((f"Router.route of a prompt, {MODELS} models", median_s(lambda: router.route(SHORT), 300)))
+    many_prompts = embeddings[chance.integers(PROMPTS, size=100_000)]
+    batch = median_s(lambda: router.route_batch(many_prompts), 3)
+    rows.append(("Router.route_batch of 100,000 embedded prompts", batch))
     print("| what | CPU |\n|---|---|")
     for what, seconds in rows:
         print(f"| {what} | {1000 * seconds:.3f} ms |" if seconds < 1 else f"| {what} | {seconds:.2f} s |")

@@ -22,7 +22,9 @@ from modelyard.cli.main import cli
 from modelyard.lifecycle.declaration import read_declaration
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = ("README.md", "docs/tutorial.md", "docs/how-to.md", "docs/merging.md")
+RUN = ("README.md", "docs/tutorial.md", "docs/how-to.md", "docs/merging.md", "docs/routing.md")
+#: Where a reader looks for a command.
+PAGES = ("tutorial", "how-to", "merging", "routing")
 #: What CI runs on its own.
 ELSEWHERE = ("make demo", "make test")
 LIMIT_S = 600.0
@@ -186,7 +188,7 @@ def test_the_tests_that_a_page_names_exist(path: Path) -> None:
 
 
 def test_every_command_is_in_the_tutorial_or_the_recipes() -> None:
-    text = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("tutorial", "how-to", "merging"))
+    text = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in PAGES)
     run = [c.text for b in pages.blocks(text) if b.language == "console" for c in pages.commands(b)]
     names = cli.list_commands(click.Context(cli))
     assert [name for name in names if not any(f"modelyard {name}" in line for line in run)] == []
