@@ -25,7 +25,9 @@ class LazyGroup(click.Group):
         """Import and give a command, or None."""
         if cmd_name not in self._known:
             return None
-        module = importlib.import_module(f"{self._package}.{cmd_name.replace('-', '_')}")
+        # a module cannot be named as a word of the language: `import` is `import_results`
+        name = "import_results" if cmd_name == "import" else cmd_name.replace("-", "_")
+        module = importlib.import_module(f"{self._package}.{name}")
         command: click.Command = module.command
         return command
 

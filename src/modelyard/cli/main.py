@@ -24,6 +24,7 @@ _COMMANDS = {
     "router": "Fit, inspect and measure a router: which model of a pool a prompt should go to.",
     "onboard": "Add a model to a router from a few of its answers.",
     "route": "Tell which model a prompt should go to.",
+    "import": "Read logs of lm-eval or inspect_ai, or a CSV, into the results table.",
     "status": "Where the runs of a yard stand.",
     "logs": "What a step wrote.",
     "cancel": "Stop a run; it can be taken up again.",
