@@ -16,7 +16,7 @@ from typing import Any
 from modelyard.artifacts.safetensors import DType, TensorInfo, dtype_by_torch_name
 from modelyard.core.faults import Faults
 from modelyard.merging.architecture import Role, is_buffer, layer_counts, place_of, with_layers
-from modelyard.merging.method import Base, Complaint, Kind, MergeMethod, load_method
+from modelyard.merging.method import Base, Kind, MergeMethod, load_method
 from modelyard.merging.models import Model, Places, Vocabulary, listed, open_models, open_vocabulary
 from modelyard.merging.parts import Part, StoredPart
 from modelyard.merging.recipe import ModelRef, Recipe, Scalar, Settings
@@ -116,7 +116,7 @@ class _Planner:
         self.side_files, self.faults = side_files, side_files.faults
         self.warnings: list[str] = []
         self._missing: dict[str, list[str]] = {}
-        self._complaints: list[Complaint] = []
+        self._complained: set[str] = set()
         self._vocabulary = open_vocabulary(recipe, models)
 
     def plan(self) -> MergePlan:
@@ -131,6 +131,7 @@ class _Planner:
         if self.method.side_shape is not None:
             beside = sum(bool(task.values.sides) for task in tasks)
             self.warnings.append(f"{beside} of {len(tasks)} tensors have something in the models' side files")
+            self.side_files.refuse_unused()
         donor = self._donor()
         config = self._config(donor, tasks)
         return MergePlan(
@@ -303,14 +304,14 @@ class _Planner:
         return () if lacking else found
 
     def _check_values(self, spot: Spot, values: Values) -> None:
-        """A fault where the method cannot take these parameters together; told once for all tensors."""
+        """A fault where the method cannot take these parameters together, at the first such tensor."""
         per_model = sum(parameter.per_model for parameter in self.method.parameters)
         given = (len(values.common), *map(len, values.each))
         if given != (len(self.method.parameters) - per_model, *[per_model] * len(values.each)):
             return  # some have no value, which is noted
         complaint = self.method.check(values)
-        if complaint is not None and complaint not in self._complaints:
-            self._complaints.append(complaint)
+        if complaint is not None and complaint.parameter not in self._complained:
+            self._complained.add(complaint.parameter)
             where = f"parameters.{complaint.parameter}"
             self.faults.add(where, complaint.value, f"{complaint.problem}, at {spot.name}", complaint.remedy)
 

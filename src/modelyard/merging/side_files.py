@@ -51,6 +51,7 @@ class SideFiles:
     folder: Path
     faults: Faults
     _opened: dict[str, Mapping[str, TensorInfo]] = field(default_factory=dict)
+    _asked: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -60,6 +61,7 @@ class SideFiles:
     def tensor(self, path: str, name: str, shape: tuple[int, ...]) -> SideTensor | None:
         """What a file has under a name; None, with a fault, where it is of another shape or type."""
         info = self._tensors(path).get(name)
+        self._asked.add((path, name))
         if info is None:
             return None
         if info.dtype not in _TYPES:
@@ -70,6 +72,14 @@ class SideFiles:
             self.faults.add(name, list(info.shape), problem, "give the file that belongs to the model")
             return None
         return SideTensor(info=info)
+
+    def refuse_unused(self) -> None:
+        """A fault for each file with tensors that nothing asked for: their names are misspelt."""
+        for path, tensors in self._opened.items():
+            unused = [name for name in tensors if (path, name) not in self._asked]
+            if unused:
+                told = f"{len(unused)} of {len(tensors)} tensors, such as {unused[0]}"
+                self.faults.add(path, told, "belong to no matrix of the models", "use the weights' names")
 
     def _tensors(self, path: str) -> Mapping[str, TensorInfo]:
         if path not in self._opened:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelyard.core.errors import RoutingError
-from modelyard.routing.answers import Embeddings, Floats, Integers
+from modelyard.routing.answers import Embeddings, Integers
 
 _MOST_ROUNDS = 50
 _CHUNK = 16384
@@ -31,14 +31,6 @@ class Clusters:
             part = embeddings_qd[begin : begin + _CHUNK]
             nearest[begin : begin + len(part)] = np.argmax(part @ self.centroids_kd.T - lengths, axis=1)
         return nearest
-
-    def means(self, values_n: Floats, clusters_n: Integers) -> tuple[Floats, Integers]:
-        """The mean of prompts' values in each cluster, NaN where there is none, and how many; [K], [K]."""
-        told = ~np.isnan(values_n)
-        counts = np.bincount(clusters_n[told], minlength=len(self))
-        sums = np.bincount(clusters_n[told], weights=values_n[told], minlength=len(self))
-        means: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-        return means, counts.astype(np.int64)
 
 
 def fit_clusters(embeddings_nd: Embeddings, count: int, seed: int) -> Clusters:

@@ -162,16 +162,44 @@ def peak_bytes(tmp_path, method, blocks):
     arrays = [typed(noise((blocks, BLOCK), 9 + j), DType.F32) for j in range(most(method) + 1)]
     bench, settings = Bench(folder=tmp_path, dtype=DType.F32), settings_of(method, most(method))
     base = None if method.base is Base.IGNORED else arrays[-1]
-    with opened(bench, arrays[:-1], base, settings, method.name) as tensors:
+    return traced(bench, method, (arrays[:-1], base), settings)
+
+
+def traced(bench, method, tensors, settings):
+    """The most memory that a merge of models and a base, or none, held."""
+    with opened(bench, *tensors, settings, method.name) as merged:
         tracemalloc.start()
         try:
-            method.merge(tensors)
+            method.merge(merged)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
+
+
+def growth(tmp_path, name, settings, *, columns):
+    """How much more memory ten blocks in rows of so many take than two."""
+    peaks = []
+    for blocks in (2, 10):
+        arrays = [typed(noise((blocks * BLOCK // columns, columns), seed), DType.F32) for seed in (1, 2)]
+        bench = Bench(folder=tmp_path, dtype=DType.F32)
+        peaks.append(traced(bench, load_method(name), (arrays, None), settings))
+    return peaks[1] - peaks[0]
 
 
 @by_name([m for m in METHODS if m.name not in WHOLE])
 def test_memory_does_not_grow_with_the_tensor(tmp_path, method):
     more = peak_bytes(tmp_path, method, 10) - peak_bytes(tmp_path, method, 2)
     assert more < 8 * BLOCK * 8 / 2, "half of what eight blocks of one tensor take in float64"
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_nor_does_it_where_vectors_are_taken_one_by_one(tmp_path, rows):
+    settings = {"weight": 1.0, "nuslerp_flatten": False, "nuslerp_row_wise": rows}
+    assert growth(tmp_path, "nuslerp", settings, columns=512) < 4 * BLOCK * 8
+
+
+def test_nor_does_it_where_vectors_cancel(tmp_path):
+    x = noise((8, BLOCK), 3)
+    arrays = [typed(x, DType.F32), typed(-x * (1 + 1e-7), DType.F32)]
+    bench = Bench(folder=tmp_path, dtype=DType.F32)
+    assert traced(bench, load_method("multislerp"), (arrays, None), {"weight": 0.5}) < 10 * BLOCK * 8

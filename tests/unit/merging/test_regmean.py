@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from tests.reference import merge_by_decomposition as reference
-from tests.unit.merging.made import llama, loaded, ref, source, written
+from tests.unit.merging.made import llama, loaded, source, written
 
-from modelyard.core.errors import CheckpointError, DocumentError
+from modelyard.core.errors import CheckpointError, DocumentError, MergeError
 from modelyard.merging.engine import MergeOptions, read_record, run_merge
 from modelyard.merging.planning import plan_merge
 from modelyard.merging.recipe import Recipe
@@ -132,14 +132,36 @@ def faults(family, **settings):
     return [str(fault) for fault in caught.value.faults]
 
 
-def test_files_that_do_not_fit_are_refused_before_a_byte_of_a_tensor_is_read(family):
+def test_shapes_that_do_not_fit_are_refused_before_a_byte_of_a_tensor_is_read(family):
     family.grams[0][QUERY] = family.grams[0][QUERY][:3, :3]
+    family.save()
+    wrong, alone = faults(family)
+    assert QUERY in wrong and "[3, 3]" in wrong and "belongs to the model" in wrong
+    assert QUERY in alone and "compute it for all models" in alone
+
+
+def test_what_only_some_models_have_is_refused(family):
     family.grams[1].pop(DOWN)
     family.save()
-    shape, one_only = sorted(faults(family), key=lambda told: "stands in" in told)[-2:]
-    assert QUERY in shape or "[3, 3]" in shape
-    assert any("[3, 3]" in told and "belongs to the model" in told for told in faults(family))
-    assert "compute it for all models" in one_only
+    (told,) = faults(family)
+    assert DOWN in told and str(family.files[1]) in told and "compute it for all models" in told
+
+
+def test_names_that_no_matrix_has_are_refused(family):
+    for grams in family.grams:
+        grams["model.layers.0.self_attn.q_proj"] = grams.pop(QUERY)
+    family.save()
+    told = faults(family)
+    assert len(told) == 2 and all(
+        "1 of 2 tensors" in each and "use the weights' names" in each for each in told
+    )
+
+
+def test_inner_products_that_are_not_symmetric_are_an_error(family, tmp_path):
+    family.grams[1][QUERY][0, 1] += 1
+    family.save()
+    with pytest.raises(MergeError, match=f"{QUERY}.*model 2 are not symmetric"):
+        family.merge(tmp_path / "out")
 
 
 def test_files_that_are_none_are_refused(family):
@@ -150,7 +172,8 @@ def test_files_that_are_none_are_refused(family):
 
 def test_narrow_types_are_refused(tmp_path):
     family = Family(tmp_path, dtype=np.float16)
-    assert all("store float32 or float64" in told for told in faults(family) if "F16" in told)
+    told = [each for each in faults(family) if "F16" in each]
+    assert len(told) == 4 and all("store float32 or float64" in each for each in told)
 
 
 def test_values_that_are_not_finite_are_an_error(family, tmp_path):
@@ -167,4 +190,3 @@ def test_a_merge_with_other_files_is_another(family, tmp_path):
     family.save()
     changed = run_merge(family.plan(), tmp_path / "out", MergeOptions(resume=True, overwrite=True))
     assert changed.resumed == 0
-    assert ref(family.models[0]) in [model.ref for model in family.plan().models]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.core.errors import RoutingError
-from modelyard.routing.clusters import Clusters, fit_clusters
+from modelyard.routing.clusters import fit_clusters
 
 
 def points(count=300, seed=0, groups=5, spread=0.1):
@@ -51,13 +51,6 @@ def test_a_seed_gives_the_same():
     np.testing.assert_array_equal(
         fit_clusters(values, 7, 3).centroids_kd, fit_clusters(values, 7, 3).centroids_kd
     )
-
-
-def test_means_count_what_was_asked():
-    clusters = Clusters(centroids_kd=np.eye(3, 2, dtype=np.float32))
-    means, counts = clusters.means(np.array([0.0, 1.0, np.nan, 1.0]), np.array([0, 0, 0, 1]))
-    np.testing.assert_array_equal(means, [0.5, 1.0, np.nan])
-    np.testing.assert_array_equal(counts, [2, 1, 0])
 
 
 @pytest.mark.parametrize("count", [0, 4])

@@ -15,12 +15,6 @@ DENSITY = Parameter(
     high=1.0,
     per_model=True,
 )
-NORMALIZE = Parameter(
-    name="normalize", help="Divide by the sum of the weights that took part.", kind=Kind.FLAG, default=False
-)
-RESCALE = Parameter(
-    name="rescale", help="Make up in size for the differences that are dropped.", kind=Kind.FLAG, default=True
-)
 #: A sum of weights below this divides nothing.
 TINY = 1e-8
 #: Accepted from mergekit's files.
@@ -29,12 +23,14 @@ INT8_MASK = {"int8_mask": "masks take no memory here"}
 
 def normalize(*, default: bool) -> Parameter:
     """`normalize` with its default in a method."""
-    return Parameter(name="normalize", help=NORMALIZE.help, kind=Kind.FLAG, default=default)
+    told = "Divide by the sum of the weights that took part."
+    return Parameter(name="normalize", help=told, kind=Kind.FLAG, default=default)
 
 
 def rescale(*, default: bool) -> Parameter:
     """`rescale` with its default in a method."""
-    return Parameter(name="rescale", help=RESCALE.help, kind=Kind.FLAG, default=default)
+    told = "Make up in size for the differences that are dropped."
+    return Parameter(name="rescale", help=told, kind=Kind.FLAG, default=default)
 
 
 def divisible(values: Values, flag: str) -> Complaint | None:

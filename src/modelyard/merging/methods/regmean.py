@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from modelyard.core.errors import MergeError
 from modelyard.merging.blocks import Floats
 from modelyard.merging.method import Kind, MergeMethod, Parameter
 from modelyard.merging.tensors import Tensors, Values
+
+#: How far two halves of inner products may differ, as a part of the largest: float32 sums do.
+_EVEN = 1e-4
 
 
 def regmean(tensors: Tensors) -> None:
@@ -15,6 +19,11 @@ def regmean(tensors: Tensors) -> None:
     Entries of G_i off the diagonal count `alpha`. A singular sum is inverted in its range.
     """
     grams = [tensors.side(j) for j in range(tensors.count)]
+    for j, gram in enumerate(grams):
+        if gram is not None and np.abs(gram - gram.T).max(initial=0) > _EVEN * np.abs(gram).max(initial=0):
+            raise MergeError(
+                f"{tensors.name}: the inner products of model {j + 1} are not symmetric; compute X^T X anew"
+            )
     given = [_shrunk(gram, tensors.number("alpha")) for gram in grams if gram is not None]
     if not given:
         tensors.weighted_sum(np.full(tensors.count, 1.0 / tensors.count))

@@ -141,6 +141,8 @@ _RESCALE_BY = Parameter(
     default="size",
     choices=("size", "density"),
 )
+_MIDDLE = (WEIGHT, DENSITY, _GAMMA, LAMBDA, normalize(default=False), rescale(default=False))
+_DRAWN = (WEIGHT, DENSITY, _EPSILON, LAMBDA, rescale(default=True), _RESCALE_BY)
 _BREADCRUMBS = "Davari and Belilovsky, Model Breadcrumbs, ECCV 2024 (arXiv 2312.06795)"
 _DELLA = "Deep, Bhardwaj and Poria, DELLA-Merging, 2024 (arXiv 2406.11617)"
 
@@ -150,7 +152,7 @@ BREADCRUMBS = MergeMethod(
     formula="b + λ sum_i w_i m_i d_i; m_i drops the largest |d_i| and the smallest",
     paper=_BREADCRUMBS,
     base=Base.REQUIRED,
-    parameters=(WEIGHT, DENSITY, _GAMMA, LAMBDA, normalize(default=False), rescale(default=False)),
+    parameters=_MIDDLE,
     accepted=INT8_MASK,
 )
 
@@ -160,7 +162,7 @@ BREADCRUMBS_TIES = MergeMethod(
     formula="b + λ sum_A w_i m_i d_i; m_i drops the largest |d_i| and the smallest, A have the elected sign",
     paper=f"{_BREADCRUMBS}; with the election of Yadav et al. (arXiv 2306.01708)",
     base=Base.REQUIRED,
-    parameters=(WEIGHT, DENSITY, _GAMMA, LAMBDA, normalize(default=False), rescale(default=False)),
+    parameters=_MIDDLE,
     accepted=INT8_MASK,
 )
 
@@ -170,15 +172,7 @@ DELLA_LINEAR = MergeMethod(
     formula="b + λ sum_i w_i s_i m_i d_i; m_i drops by chance, the smaller of a row more often, s_i makes up",
     paper=_DELLA,
     base=Base.REQUIRED,
-    parameters=(
-        WEIGHT,
-        DENSITY,
-        _EPSILON,
-        LAMBDA,
-        normalize(default=False),
-        rescale(default=True),
-        _RESCALE_BY,
-    ),
+    parameters=(*_DRAWN, normalize(default=False)),
     accepted=INT8_MASK,
     check=_probabilities,
 )
@@ -189,15 +183,7 @@ DELLA = MergeMethod(
     formula="b + λ sum_A w_i s_i m_i d_i / sum_A w_i; m_i, s_i as in della_linear, A have the elected sign",
     paper=_DELLA,
     base=Base.REQUIRED,
-    parameters=(
-        WEIGHT,
-        DENSITY,
-        _EPSILON,
-        LAMBDA,
-        normalize(default=True),
-        rescale(default=True),
-        _RESCALE_BY,
-    ),
+    parameters=(*_DRAWN, normalize(default=True)),
     accepted=INT8_MASK,
     check=_probabilities,
 )

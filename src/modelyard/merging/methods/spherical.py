@@ -7,6 +7,9 @@ differences to it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
 from modelyard.merging.blocks import Floats
@@ -33,7 +36,7 @@ def nuslerp(tensors: Tensors) -> None:
         _by_vectors(tensors, t)
         return
     gram = tensors.gram(relative=tensors.has_base)
-    a, c = _arc(gram[0, 0], gram[1, 1], gram[0, 1], t)
+    a, c = _arc(np.array([gram[0, 0], gram[1, 1], gram[0, 1]]), t)
     _emit_sum(tensors, np.array([float(a), float(c)]))
 
 
@@ -115,9 +118,14 @@ def _length(tensors: Tensors, coefficients: Floats, gram: Floats) -> float:
     whole = float(np.abs(coefficients) @ np.sqrt(np.diag(gram)))
     if not square < _CANCELLED * whole**2:
         return _root(square)
-    vectors = [tensors.array(j) - (tensors.base() if tensors.has_base else 0.0) for j in range(tensors.count)]
-    total = sum(c * vector for c, vector in zip(coefficients, vectors, strict=True))
-    return float(np.linalg.norm(total))
+    return _root(sum(float(np.square(coefficients @ vectors).sum()) for _, vectors in _vectors(tensors)))
+
+
+def _vectors(tensors: Tensors, row: int = 1) -> Iterator[tuple[Floats | float, Floats]]:
+    """Block after block of whole rows: the base there, or 0.0, and the models' vectors, [M, elements]."""
+    for _, parts in tensors.blocks(row):
+        base = parts.pop() if tensors.has_base else 0.0
+        yield base, np.array(parts) - base
 
 
 def _root(square: float) -> float:
@@ -132,8 +140,9 @@ def _emit_sum(tensors: Tensors, coefficients: Floats) -> None:
         tensors.weighted_sum(coefficients)
 
 
-def _arc(square_a: Floats, square_c: Floats, product: Floats, t: float) -> tuple[Floats, Floats]:
-    """The factors of a and c at t, from squared norms and inner products; numbers or arrays."""
+def _arc(products: Floats, t: float) -> tuple[Floats, Floats]:
+    """The factors of a and c at t, from their squared norms and inner products, [3, ...]."""
+    square_a, square_c, product = products
     norm_a, norm_c = np.sqrt(square_a), np.sqrt(square_c)
     below = np.where(norm_a > TINY_NORM, norm_a, 1.0) * np.where(norm_c > TINY_NORM, norm_c, 1.0)
     theta = np.arccos(np.clip(product / below, -1.0, 1.0))
@@ -147,13 +156,28 @@ def _arc(square_a: Floats, square_c: Floats, product: Floats, t: float) -> tuple
 
 
 def _by_vectors(tensors: Tensors, t: float) -> None:
-    """Interpolate each vector along the last axis, or the first, by itself; in whole arrays."""
-    axis = 0 if tensors.flag("nuslerp_row_wise") else -1
-    base = tensors.base() if tensors.has_base else np.zeros(tensors.shape)
-    a, c = (np.moveaxis(tensors.array(j) - base, axis, -1) for j in (0, 1))
-    aa, cc, ac = (np.einsum("...i,...i->...", x, y)[..., None] for x, y in ((a, a), (c, c), (a, c)))
-    factor_a, factor_c = _arc(aa, cc, ac, t)
-    tensors.emit(base + np.moveaxis(factor_a * a + factor_c * c, -1, axis))
+    """Interpolate each vector along the last axis, or the first, by itself."""
+    if not tensors.flag("nuslerp_row_wise"):
+        row = max(tensors.shape[-1], 1)
+        for base, vectors in _vectors(tensors, row):
+            a, c = vectors.reshape(2, -1, row)
+            factor_a, factor_c = _arc(_products(a, c, "ri,ri->r"), t)
+            tensors.emit_next(base + (factor_a[:, None] * a + factor_c[:, None] * c).reshape(-1))
+        return
+    row = max(math.prod(tensors.shape[1:]), 1)
+    sums = np.zeros((3, row))
+    for _, vectors in _vectors(tensors, row):
+        a, c = vectors.reshape(2, -1, row)
+        sums += _products(a, c, "ir,ir->r")
+    factor_a, factor_c = _arc(sums, t)
+    for base, vectors in _vectors(tensors, row):
+        a, c = vectors.reshape(2, -1, row)
+        tensors.emit_next(base + (factor_a * a + factor_c * c).reshape(-1))
+
+
+def _products(a: Floats, c: Floats, which: str) -> Floats:
+    """Inner products of a with itself, of c with itself, of both; [3, vectors]."""
+    return np.array([np.einsum(which, x, y) for x, y in ((a, a), (c, c), (a, c))])
 
 
 _EPS = Parameter(
