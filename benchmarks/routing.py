@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,23 +28,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
 
 from modelyard.routing.answers import Answers
+from modelyard.routing.candidates import Candidate, candidates
 from modelyard.routing.clusters import fit_clusters
 from modelyard.routing.deferral import Curve, Field
 from modelyard.routing.embedders import load_embedder
 from modelyard.routing.estimators import Evidence, Known
-from modelyard.routing.estimators.counts import EmpiricalBayes, Laplace, Means
-from modelyard.routing.estimators.low_rank import LowRank, LowRankOptions
 from modelyard.routing.estimators.nearest import Nearest
-from modelyard.routing.estimators.transfer import Transfer
-from modelyard.routing.selection import Candidate, Trials, choose, relative_brier
+from modelyard.routing.selection import Trials, choose, relative_brier
 
 TRAIN, VALIDATION, TEST = 5000, 1100, 2500
-COUNTS = (1, 3, 5, 10, 20, 40)
 NEIGHBOURS = (10, 20, 40, 80)
 STRENGTHS = (0.0, 10.0)
 COMPLETE = 11_900  # answers; one model of the 51 has fewer
 QUALITY_SHARE = 0.99  # of the best single model's: QNC99
-REFERENCE = ("zero_router", "uniroute_tuned", "low_rank")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,50 +89,13 @@ def read(folder: Path, pool: str) -> tuple[Answers, np.ndarray]:
     return answers, load_embedder().embed(list(prompts["text"]))
 
 
-def uniroute() -> Iterator[Candidate]:
-    """The paper's estimators, their number of clusters to be chosen."""
-    for k in COUNTS:
-        yield Candidate(name=f"laplace K={k}", clusters=k, fit=lambda known: Laplace(clusters=known.clusters))
-        yield Candidate(name=f"means K={k}", clusters=k, fit=lambda known: Means(clusters=known.clusters))
-
-
-def empirical_bayes() -> Iterator[Candidate]:
-    """Beta posteriors."""
-    for k, strength in product(COUNTS, (5.0, 20.0, 80.0)):
-        yield Candidate(
-            name=f"empirical_bayes K={k} strength={strength:g}", clusters=k,
-            fit=lambda known, s=strength: EmpiricalBayes.fit(known, strength=s),
-        )  # fmt: skip
-
-
-def low_rank() -> Iterator[Candidate]:
-    """Factor models."""
-    for k, rank, own, left in product((10, 20, 40), (0, 1, 2, 4), (0.0, 0.5, 1.0), (0.0, 0.05)):
-        if rank or own == 0.0:
-            options = LowRankOptions(rank=rank, own=own, leftover=left)
-            yield Candidate(
-                name=f"low_rank K={k} rank={rank} own={own:g} leftover={left:g}", clusters=k,
-                fit=lambda known, o=options: LowRank.fit(known, o),
-            )  # fmt: skip
-
-
-def transfer() -> Iterator[Candidate]:
-    """Mixtures of known models."""
-    for k, spread in product((10, 20, 40), (0.3, 1.0, 3.0)):
-        yield Candidate(
-            name=f"transfer K={k} spread={spread:g}", clusters=k,
-            fit=lambda known, s=spread: Transfer.fit(known, spread=s),
-        )  # fmt: skip
-
-
-FAMILIES: Mapping[str, Callable[[], Iterator[Candidate]]] = {
-    "laplace_20": lambda: iter(
-        [Candidate(name="laplace K=20", clusters=20, fit=lambda k: Laplace(clusters=20))]
-    ),
-    "uniroute_tuned": uniroute,
-    "empirical_bayes": empirical_bayes,
-    "low_rank": low_rank,
-    "transfer": transfer,
+#: What is chosen from; UniRoute's paper has both estimators.
+FAMILIES: Mapping[str, list[Candidate]] = {
+    "laplace_20": [Candidate(estimator="laplace", clusters=20)],
+    "uniroute_tuned": [*candidates("laplace"), *candidates("means")],
+    "empirical_bayes": [*candidates("empirical_bayes")],
+    "low_rank": [*candidates("low_rank", (10, 20, 40))],
+    "transfer": [*candidates("transfer", (10, 20, 40))],
 }
 #: What `auto` chooses from: it is the default.
 AUTO = ("empirical_bayes", "low_rank", "transfer")
@@ -174,9 +133,7 @@ class Seed:
         train, trials = self.parts.train, Trials(answers=n, seed=self.seed)
         best: dict[str, tuple[float, dict[str, object]]] = {}
         for name, family in FAMILIES.items():
-            candidate, scores = choose(
-                list(family()), self.errors_known[:, train], self.embeddings[train], trials
-            )
+            candidate, scores = choose(family, self.errors_known[:, train], self.embeddings[train], trials)
             record = self._record(name, n, self.field.curve(self._profiled(candidate, seen)))
             record["chosen"] = candidate.name
             best[name] = (scores[candidate.name], record)

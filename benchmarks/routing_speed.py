@@ -16,6 +16,7 @@ import numpy as np
 
 from modelyard.routing.answers import Answers
 from modelyard.routing.clusters import fit_clusters
+from modelyard.routing.decision import Request
 from modelyard.routing.embedders import load_embedder
 from modelyard.routing.estimators import Evidence, Known
 from modelyard.routing.estimators.counts import EmpiricalBayes
@@ -23,7 +24,7 @@ from modelyard.routing.estimators.low_rank import LowRank, LowRankOptions
 from modelyard.routing.estimators.transfer import Transfer
 from modelyard.routing.router import Router, RouterOptions
 
-MODELS, PROMPTS, CLUSTERS, ANSWERS = 50, 6000, 300, 400
+MODELS, PROMPTS, CLUSTERS, ANSWERS, POOL = 50, 6000, 300, 400, 1000
 SHORT = "Which of these cities is the capital of the country that borders both seas? A B"
 
 
@@ -75,14 +76,21 @@ def main() -> None:
         models=tuple(f"m{i}" for i in range(MODELS)), examples=tuple(map(str, range(PROMPTS))),
         errors_mn=errors, cost_usd_mn=np.full(errors.shape, 0.01),
     )  # fmt: skip
-    router = Router.fit(answers, [f"{SHORT} {i}" for i in range(PROMPTS)], load_embedder(), RouterOptions())
+    options = RouterOptions(estimator="low_rank", clusters=CLUSTERS)
+    router = Router.fit(answers, [f"{SHORT} {i}" for i in range(PROMPTS)], load_embedder(), options)
     few = {str(i): float(errors[0, i]) for i in columns}
     onboard = median_s(lambda: router.onboard("new", few, cost_usd=0.01), 5)
     rows.append((f"Router.onboard from {ANSWERS} answers, {MODELS} models known", onboard))
     rows.append((f"Router.route of a prompt, {MODELS} models", median_s(lambda: router.route(SHORT), 300)))
+    for number in range(MODELS, POOL):
+        router = router.onboard(f"m{number}", few, cost_usd=0.01 + number * 1e-6)
+    asked = Request(lambda_=0.4)
+    rows.append(
+        (f"Router.route of a prompt, {POOL:,} models", median_s(lambda: router.route(SHORT, asked), 300))
+    )
     many_prompts = embeddings[chance.integers(PROMPTS, size=100_000)]
     batch = median_s(lambda: router.route_batch(many_prompts), 3)
-    rows.append(("Router.route_batch of 100,000 embedded prompts", batch))
+    rows.append((f"Router.route_batch of 100,000 embedded prompts, {POOL:,} models", batch))
     print("| what | CPU |\n|---|---|")
     for what, seconds in rows:
         print(f"| {what} | {1000 * seconds:.3f} ms |" if seconds < 1 else f"| {what} | {seconds:.2f} s |")

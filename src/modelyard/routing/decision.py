@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from modelyard.core.errors import RoutingError
+from modelyard.routing.answers import Floats
 
 #: Half the width of the interval that is told of a predicted error: 90 % of a normal distribution.
 _DEVIATIONS = 1.645
+
+_Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +46,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """What is predicted of one model for one prompt."""
+class Candidates:
+    """What is predicted of each model for one prompt; arrays of [M]."""
 
-    name: str
-    error: float
-    # The standard deviation of what is not known about the error.
-    sd: float
-    cost_usd: float
+    names: tuple[str, ...]
+    errors_m: Floats
+    # The standard deviations of what is not known about the errors.
+    sd_m: Floats
+    cost_usd_m: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +73,11 @@ class Decision:
     reason: str
 
 
-def decide(
-    candidates: Sequence[Candidate], request: Request, *, dearest_usd: float, cluster: int = 0
-) -> Decision:
+def decide(pool: Candidates, request: Request, *, dearest_usd: float, cluster: int = 0) -> Decision:
     """Choose a model; equal scores go to the cheaper one, equal prices to the first by name.
 
     Args:
-        candidates: The models of the pool.
+        pool: The models of the pool.
         request: What the request asks for.
         dearest_usd: The price that `lambda_` refers to: of the dearest model of the fit pool.
         cluster: The cluster of the prompt, for the record.
@@ -81,85 +85,92 @@ def decide(
     Raises:
         RoutingError: No model is left, none is within the budget, or the price of one is not known.
     """
-    left = _allowed(candidates, request)
-    scores = {c.name: _score(c, request, dearest_usd) for c in left}
-    chosen, reason = _chosen(left, scores, request)
+    left = _allowed(pool, request)
+    scores = pool.errors_m + _usd_weight(request, dearest_usd) * pool.cost_usd_m
+    i, reason = _chosen(pool, left, scores, request)
+    error, deviation = float(pool.errors_m[i]), float(pool.sd_m[i])
+    told = scores.tolist()
     return Decision(
-        chosen=chosen.name,
-        score=scores[chosen.name],
-        scores=scores,
+        chosen=pool.names[i],
+        score=told[i],
+        scores=dict(zip(pool.names, told, strict=True))
+        if left.all()
+        else {pool.names[j]: told[j] for j in np.flatnonzero(left)},
         cluster=cluster,
-        predicted_error=chosen.error,
-        low=max(0.0, chosen.error - _DEVIATIONS * chosen.sd),
-        high=min(1.0, chosen.error + _DEVIATIONS * chosen.sd),
-        cost_usd=chosen.cost_usd,
+        predicted_error=error,
+        low=max(0.0, error - _DEVIATIONS * deviation),
+        high=min(1.0, error + _DEVIATIONS * deviation),
+        cost_usd=float(pool.cost_usd_m[i]),
         reason=reason,
     )
 
 
-def _allowed(candidates: Sequence[Candidate], request: Request) -> list[Candidate]:
-    """The models that may be chosen, by name; each has a price."""
-    names = {c.name for c in candidates}
-    if not names:
+def _allowed(pool: Candidates, request: Request) -> _Flags:
+    """Which models may be chosen; each of them has a price."""
+    if not pool.names:
         raise RoutingError("the pool of the router is empty; onboard a model")
+    left = np.ones(len(pool.names), np.bool_)
     for what, listed in (("allow", request.allow), ("deny", request.deny)):
-        _refuse_unknown(what, listed, names)
-    left = [
-        c
-        for c in sorted(candidates, key=lambda c: c.name)
-        if (not request.allow or c.name in request.allow) and c.name not in request.deny
-    ]
-    if not left:
-        unlisted = sorted(names - set(request.allow)) if request.allow else []
+        if listed:
+            _refuse_unknown(what, listed, pool.names)
+            left &= np.array([(name in listed) is (what == "allow") for name in pool.names])
+    if not left.any():
+        unlisted = sorted(set(pool.names) - set(request.allow)) if request.allow else []
         removed = [f"deny removes {', '.join(sorted(request.deny))}"] if request.deny else []
         removed += [f"allow leaves out {', '.join(unlisted)}"] if unlisted else []
         raise RoutingError(f"no model is left: {'; '.join(removed)}; allow another one")
-    for candidate in left:
-        if not math.isfinite(candidate.cost_usd):
-            raise RoutingError(
-                f"the price of {candidate.name!r} is {candidate.cost_usd}, and unknown is not free; "
-                "give its price, or deny the model"
-            )
+    unpriced = np.flatnonzero(left & ~np.isfinite(pool.cost_usd_m))
+    if unpriced.size:
+        raise RoutingError(
+            f"the price of {pool.names[unpriced[0]]!r} is {pool.cost_usd_m[unpriced[0]]}, and unknown is not "
+            "free; give its price, or deny the model"
+        )
     return left
 
 
-def _refuse_unknown(what: str, listed: Sequence[str], names: Collection[str]) -> None:
+def _refuse_unknown(what: str, listed: Sequence[str], names: Sequence[str]) -> None:
     for name in listed:
         if name not in names:
             raise RoutingError(f"{what} names {name!r}, which is not in the pool: {', '.join(sorted(names))}")
 
 
-def _score(candidate: Candidate, request: Request, dearest_usd: float) -> float:
+def _usd_weight(request: Request, dearest_usd: float) -> float:
+    """How much error one USD is worth; budgets and floors weigh nothing."""
     if request.lambda_usd is not None:
-        return candidate.error + request.lambda_usd * candidate.cost_usd
-    relative = candidate.cost_usd / dearest_usd if dearest_usd > 0 else candidate.cost_usd
-    return candidate.error + (request.lambda_ or 0.0) * relative
+        return request.lambda_usd
+    return (request.lambda_ or 0.0) / (dearest_usd if dearest_usd > 0 else 1.0)
 
 
-def _chosen(left: Sequence[Candidate], scores: dict[str, float], request: Request) -> tuple[Candidate, str]:
+def _chosen(pool: Candidates, left: _Flags, scores: Floats, request: Request) -> tuple[int, str]:
     """The winner and the reason; the scores of budgets and floors are the predicted errors."""
-
-    def rank(candidate: Candidate) -> tuple[float, float, str]:
-        return scores[candidate.name], candidate.cost_usd, candidate.name
-
+    cost = pool.cost_usd_m
     if request.budget_usd is not None:
-        within = [c for c in left if c.cost_usd <= request.budget_usd]
-        if not within:
-            cheapest = min(left, key=lambda c: (c.cost_usd, c.name))
+        within = left & (cost <= request.budget_usd)
+        if not within.any():
+            cheapest = _first(pool, left, cost, cost)
             raise RoutingError(
-                f"no model answers for {request.budget_usd:g} USD; the cheapest, {cheapest.name!r}, costs "
-                f"{cheapest.cost_usd:g} USD: raise the budget"
+                f"no model answers for {request.budget_usd:g} USD; the cheapest, {pool.names[cheapest]!r}, "
+                f"costs {cost[cheapest]:g} USD: raise the budget"
             )
-        return min(within, key=rank), f"the best predicted of those within {request.budget_usd:g} USD"
+        best = _first(pool, within, scores, cost)
+        return best, f"the best predicted of those within {request.budget_usd:g} USD"
     if request.quality is not None:
-        floor = request.quality
-        good = [c for c in left if 1.0 - c.error >= floor]
-        if good:
-            best = min(good, key=lambda c: (c.cost_usd, c.error, c.name))
-            return best, f"the cheapest with a predicted quality of {floor:g}"
-        return min(left, key=rank), f"the best predicted; none reaches a quality of {floor:g}"
+        good = left & (1.0 - pool.errors_m >= request.quality)
+        if good.any():
+            best = _first(pool, good, cost, pool.errors_m)
+            return best, f"the cheapest with a predicted quality of {request.quality:g}"
+        best = _first(pool, left, scores, cost)
+        return best, f"the best predicted; none reaches a quality of {request.quality:g}"
+    reason = "the least predicted error"
     if request.lambda_usd is not None:
-        return min(left, key=rank), f"the least error + {request.lambda_usd:g} * cost in USD"
-    if request.lambda_:
-        return min(left, key=rank), f"the least error + {request.lambda_:g} * cost relative to the dearest"
-    return min(left, key=rank), "the least predicted error"
+        reason = f"the least error + {request.lambda_usd:g} * cost in USD"
+    elif request.lambda_:
+        reason = f"the least error + {request.lambda_:g} * cost relative to the dearest"
+    return _first(pool, left, scores, cost), reason
+
+
+def _first(pool: Candidates, among: _Flags, key: Floats, then: Floats) -> int:
+    """The model of the least key; of equals the least in what comes then, then by name."""
+    keys = np.where(among, key, np.inf)
+    equal = np.flatnonzero(keys == keys.min())
+    return int(min(equal, key=lambda i: (then[i], pool.names[i])))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,50 +16,32 @@ import numpy as np
 
 from modelyard.core.errors import RoutingError
 from modelyard.routing.answers import Answers, Embeddings, Floats, Integers
+from modelyard.routing.candidates import COUNTS, Candidate, candidates
 from modelyard.routing.clusters import Clusters, fit_clusters
-from modelyard.routing.decision import Candidate, Decision, Request, decide
+from modelyard.routing.decision import Candidates, Decision, Request, decide
 from modelyard.routing.embedders import Embedder, load_embedder
 from modelyard.routing.estimators import Estimator, Evidence, Known
-from modelyard.routing.estimators.counts import EmpiricalBayes, Laplace
-from modelyard.routing.estimators.low_rank import LowRank, LowRankOptions
-from modelyard.routing.estimators.transfer import Transfer
+from modelyard.routing.profiles import Profiles
+from modelyard.routing.selection import Trials, choose
 from modelyard.routing.stored import read_router, write_router
 
-ESTIMATORS = ("low_rank", "transfer", "empirical_bayes", "laplace")
 #: How far an embedding may be from that of the same prompt when the router was fitted.
 _SAME = 1e-4
-_RANK = 2
-#: Estimators that learn from how known models differ.
-_COMPARING = ("low_rank", "transfer")
+#: With fewer known models nothing is chosen on them.
+_LEAST_TO_CHOOSE = 6
+#: Prompts for each cluster, at least, where the number of clusters is chosen.
+_PROMPTS_EACH = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterOptions:
-    """How a router is fitted."""
+    """How a router is fitted; what is None is chosen on the known models."""
 
-    clusters: int = 20
-    estimator: str = "low_rank"
+    estimator: str | None = None
+    clusters: int | None = None
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.estimator not in ESTIMATORS:
-            raise RoutingError(
-                f"the estimator {self.estimator!r} is not known; use one of {', '.join(ESTIMATORS)}"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """What is known of one model."""
-
-    name: str
-    # Its error in each cluster, the deviation of what is not known about it, and its answers there; [K].
-    psi_k: Floats
-    sd_k: Floats
-    answers_k: Integers
-    cost_usd: float
-    # Its errors on the fit prompts, [N]; NaN where it was not asked.
-    errors_n: Floats
+    # How many answers a new model is expected to have.
+    answers: int = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,17 +57,11 @@ class Fit:
     # The mean cost of the dearest known model.
     dearest_usd: float
 
-    def estimator(self, options: RouterOptions) -> Estimator:
+    def estimator(self, candidate: Candidate) -> Estimator:
         """Fitted on the known models."""
-        known = Known(errors_mn=self.errors_mn, clusters_n=self.clusters_n, clusters=options.clusters)
-        if options.estimator == "low_rank":
-            # With as many factors as known models less one, nothing would be left to tell noise from.
-            return LowRank.fit(known, LowRankOptions(rank=min(_RANK, (len(self.errors_mn) - 1) // 2)))
-        if options.estimator == "transfer":
-            return Transfer.fit(known, spread=1.0, leftover=0.1)
-        if options.estimator == "empirical_bayes":
-            return EmpiricalBayes.fit(known, strength=20.0)
-        return Laplace(clusters=options.clusters)
+        return candidate.fit(
+            Known(errors_mn=self.errors_mn, clusters_n=self.clusters_n, clusters=candidate.clusters)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +78,10 @@ class Router:
     """See the module."""
 
     embedder: Embedder
-    options: RouterOptions
+    # The estimator, which profiles models that come later, too.
+    candidate: Candidate
     clusters: Clusters
-    models: tuple[Profile, ...]
+    models: Profiles
     pool: Fit
 
     @classmethod
@@ -128,16 +105,12 @@ class Router:
                 f"{len(texts)} texts for {len(answers.examples)} prompts of {len(answers.models)} models; "
                 "give one text a prompt and at least one model"
             )
-        if len(answers.models) < 2 and options.estimator in _COMPARING:
-            raise RoutingError(
-                f"{options.estimator} learns from how known models differ, and there is one; give two or "
-                "more, or name empirical_bayes"
-            )
         costs = answers.mean_cost_usd()
         for name, cost, row in zip(answers.models, costs, answers.errors_mn, strict=True):
             _check_model(name, float(cost), answers=int((~np.isnan(row)).sum()))
         embeddings = embedder.embed(texts)
-        clusters = fit_clusters(embeddings, options.clusters, options.seed)
+        candidate = chosen_candidate(answers.errors_mn, embeddings, options)
+        clusters = fit_clusters(embeddings, candidate.clusters, options.seed)
         pool = Fit(
             examples=answers.examples,
             embeddings_nd=embeddings,
@@ -145,19 +118,12 @@ class Router:
             errors_mn=answers.errors_mn,
             dearest_usd=float(costs.max()),
         )
-        estimator = pool.estimator(options)
-        columns = np.arange(len(texts))
-        models = [
-            _profile(
-                (name, float(cost)),
-                estimator,
-                Evidence(errors_n=row, clusters_n=pool.clusters_n, columns_n=columns),
-                pool,
-                options.clusters,
-            )
-            for name, cost, row in zip(answers.models, costs, answers.errors_mn, strict=True)
-        ]
-        return cls(embedder=embedder, options=options, clusters=clusters, models=_sorted(models), pool=pool)
+        estimator, columns = pool.estimator(candidate), np.arange(len(texts))
+        models = _none(len(clusters), len(texts))
+        for name, cost, row in zip(answers.models, costs, answers.errors_mn, strict=True):
+            evidence = Evidence(errors_n=row, clusters_n=pool.clusters_n, columns_n=columns)
+            models = models.together_with(_profile((name, float(cost)), estimator, evidence, models))
+        return cls(embedder=embedder, candidate=candidate, clusters=clusters, models=models, pool=pool)
 
     def onboard(
         self,
@@ -179,7 +145,7 @@ class Router:
         Raises:
             RoutingError: The model is there already, or its answers cannot be used.
         """
-        if any(model.name == name for model in self.models):
+        if name in self.names:
             raise RoutingError(f"{name!r} is in the router already; remove it first, or give another name")
         _check_model(name, cost_usd, answers=len(errors))
         wrong = next((e for e, value in errors.items() if not 0 <= value <= 1), None)
@@ -188,9 +154,8 @@ class Router:
                 f"the error of {name!r} on {wrong!r} is {errors[wrong]}, not within 0 and 1; give 1 - score"
             )
         evidence = self._evidence(errors, texts or {})
-        estimator = self.pool.estimator(self.options)
-        new = _profile((name, cost_usd), estimator, evidence, self.pool, len(self.clusters))
-        return replace(self, models=_sorted([*self.models, new]))
+        new = _profile((name, cost_usd), self.pool.estimator(self.candidate), evidence, self.models)
+        return replace(self, models=self.models.together_with(new))
 
     def remove(self, name: str) -> Router:
         """A router without a model; its answers still tell of models that come later.
@@ -198,15 +163,12 @@ class Router:
         Raises:
             RoutingError: There is no such model.
         """
-        left = tuple(model for model in self.models if model.name != name)
-        if len(left) == len(self.models):
-            raise RoutingError(f"{name!r} is not in the router: {', '.join(self.names)}")
-        return replace(self, models=left)
+        return replace(self, models=self.models.without(name))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The models, in the order of their names."""
-        return tuple(model.name for model in self.models)
+        return self.models.names
 
     def route(self, text: str, request: Request | None = None) -> Decision:
         """The model for a prompt. Raises `RoutingError` where none may be chosen."""
@@ -222,8 +184,7 @@ class Router:
 
     def predicted_errors(self, prompts: Sequence[str] | Embeddings) -> Floats:
         """Each model's predicted error on each prompt, [M, Q], models in the order of `names`."""
-        clusters = self.clusters.assign(self._embedded(prompts))
-        return np.array([model.psi_k[clusters] for model in self.models])
+        return self.models.psi_mk[:, self.clusters.assign(self._embedded(prompts))]
 
     def explain(self, text: str, count: int) -> list[Neighbour]:
         """The fit prompts nearest to a text, with what each model made of them."""
@@ -232,36 +193,35 @@ class Router:
             Neighbour(
                 example=self.pool.examples[i],
                 similarity=float(near[i]),
-                errors={m.name: float(m.errors_n[i]) for m in self.models if not math.isnan(m.errors_n[i])},
+                errors={
+                    name: error
+                    for name, error in zip(self.names, self.models.errors_mn[:, i].tolist(), strict=True)
+                    if not math.isnan(error)
+                },
             )
             for i in np.argsort(-near, kind="stable")[:count].tolist()
         ]
 
     def save(self, folder: Path) -> None:
         """Write the router whole. Raises `RoutingError` where something else lies there."""
+        models, pool = self.models, self.pool
         record = {
             "embedder": {"name": self.embedder.name, "fingerprint": self.embedder.fingerprint},
-            "options": {
-                "clusters": self.options.clusters,
-                "estimator": self.options.estimator,
-                "seed": self.options.seed,
-            },
-            "dearest_usd": self.pool.dearest_usd,
-            "models": [{"name": model.name, "cost_usd": model.cost_usd} for model in self.models],
-            "examples": list(self.pool.examples),
+            "candidate": asdict(self.candidate),
+            "dearest_usd": pool.dearest_usd,
+            "models": list(models.names),
+            "examples": list(pool.examples),
         }
-        shape = (len(self.models), len(self.clusters))
         tensors: dict[str, Any] = {
             "centroids": self.clusters.centroids_kd,
-            "psi": np.array([m.psi_k for m in self.models], np.float64).reshape(shape),
-            "sd": np.array([m.sd_k for m in self.models], np.float64).reshape(shape),
-            "answers": np.array([m.answers_k for m in self.models], np.int64).reshape(shape),
-            "errors": np.array([m.errors_n for m in self.models], np.float64).reshape(shape[0], -1)
-            if self.models
-            else np.zeros((0, len(self.pool.examples))),
-            "known_errors": self.pool.errors_mn,
-            "prompts": self.pool.embeddings_nd,
-            "prompt_clusters": self.pool.clusters_n,
+            "psi": models.psi_mk,
+            "sd": models.sd_mk,
+            "answers": models.answers_mk,
+            "cost_usd": models.cost_usd_m,
+            "errors": models.errors_mn,
+            "known_errors": pool.errors_mn,
+            "prompts": pool.embeddings_nd,
+            "prompt_clusters": pool.clusters_n,
         }
         write_router(folder, record, tensors)
 
@@ -279,25 +239,22 @@ class Router:
         record, tensors = read_router(folder)
         try:
             return _read(record, tensors, embedder)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise RoutingError(
-                f"{folder / 'router.json'}: {type(error).__name__} {error}: its parts do not fit together; "
-                "fit the router again"
+                f"{folder}: {type(error).__name__} {error}: its parts do not fit together; fit it again"
             ) from error
-        except RoutingError as error:
-            raise RoutingError(f"{folder}: {error}") from error
 
     def _embedded(self, prompts: Sequence[str] | Embeddings) -> Embeddings:
         return prompts if isinstance(prompts, np.ndarray) else self.embedder.embed(prompts)
 
     def _decide(self, cluster: int, request: Request) -> Decision:
-        candidates = [
-            Candidate(
-                name=m.name, error=float(m.psi_k[cluster]), sd=float(m.sd_k[cluster]), cost_usd=m.cost_usd
-            )
-            for m in self.models
-        ]
-        return decide(candidates, request, dearest_usd=self.pool.dearest_usd, cluster=cluster)
+        pool = Candidates(
+            names=self.names,
+            errors_m=self.models.psi_mk[:, cluster],
+            sd_m=self.models.sd_mk[:, cluster],
+            cost_usd_m=self.models.cost_usd_m,
+        )
+        return decide(pool, request, dearest_usd=self.pool.dearest_usd, cluster=cluster)
 
     def _evidence(self, errors: Mapping[str, float], texts: Mapping[str, str]) -> Evidence:
         """Answers with their prompts' places, sorted by example."""
@@ -323,6 +280,27 @@ class Router:
         return Evidence(errors_n=values, clusters_n=clusters, columns_n=columns)
 
 
+def chosen_candidate(errors_mn: Floats, embeddings_nd: Embeddings, options: RouterOptions) -> Candidate:
+    """The estimator and the number of clusters: as asked for, else what predicts known models best.
+
+    Of fewer than six known models too little can be learnt to choose: then `empirical_bayes` is taken,
+    and twenty clusters, or one for each ten prompts where that is less.
+
+    Raises:
+        RoutingError: The estimator is not known.
+    """
+    most = max(1, len(embeddings_nd) // _PROMPTS_EACH)
+    if options.estimator is not None and options.clusters is not None:
+        return Candidate(estimator=options.estimator, clusters=options.clusters)
+    if len(errors_mn) < _LEAST_TO_CHOOSE:
+        return Candidate(
+            estimator=options.estimator or "empirical_bayes", clusters=options.clusters or min(20, most)
+        )
+    counts = (options.clusters,) if options.clusters else tuple(k for k in COUNTS if k <= most)
+    tried = [*candidates(options.estimator or "low_rank", counts)]
+    return choose(tried, errors_mn, embeddings_nd, Trials(answers=options.answers, seed=options.seed))[0]
+
+
 def _check_model(name: str, cost_usd: float, *, answers: int) -> None:
     if not answers:
         raise RoutingError(f"{name!r} has no answer; ask it, or leave it out")
@@ -332,27 +310,32 @@ def _check_model(name: str, cost_usd: float, *, answers: int) -> None:
         )
 
 
+def _none(clusters: int, prompts: int) -> Profiles:
+    """No model."""
+    empty = np.zeros((0, clusters))
+    return Profiles(
+        names=(), psi_mk=empty, sd_mk=empty, answers_mk=empty.astype(np.int64), cost_usd_m=np.zeros(0),
+        errors_mn=np.zeros((0, prompts)),
+    )  # fmt: skip
+
+
 def _profile(
-    model: tuple[str, float], estimator: Estimator, evidence: Evidence, pool: Fit, clusters: int
-) -> Profile:
-    """Of a model by name and cost."""
+    model: tuple[str, float], estimator: Estimator, evidence: Evidence, others: Profiles
+) -> Profiles:
+    """Of a model by name and cost; `others` have the shape."""
     estimate = estimator.profile(evidence)
-    _, answers = evidence.counts(clusters)
-    errors = np.full(len(pool.examples), np.nan)
+    _, answers = evidence.counts(others.psi_mk.shape[1])
+    errors = np.full((1, others.errors_mn.shape[1]), np.nan)
     seen = evidence.columns_n >= 0
-    errors[evidence.columns_n[seen]] = evidence.errors_n[seen]
-    return Profile(
-        name=model[0],
-        psi_k=estimate.psi_k,
-        sd_k=estimate.sd_k,
-        answers_k=answers.astype(np.int64),
-        cost_usd=model[1],
-        errors_n=errors,
+    errors[0, evidence.columns_n[seen]] = evidence.errors_n[seen]
+    return Profiles(
+        names=(model[0],),
+        psi_mk=estimate.psi_k[None],
+        sd_mk=estimate.sd_k[None],
+        answers_mk=answers[None].astype(np.int64),
+        cost_usd_m=np.array([model[1]]),
+        errors_mn=errors,
     )
-
-
-def _sorted(models: Sequence[Profile]) -> tuple[Profile, ...]:
-    return tuple(sorted(models, key=lambda model: model.name))
 
 
 def _read(record: Mapping[str, Any], tensors: Mapping[str, Any], embedder: Embedder | None) -> Router:
@@ -362,38 +345,34 @@ def _read(record: Mapping[str, Any], tensors: Mapping[str, Any], embedder: Embed
             f"the router was fitted with the embedder {wanted['name']} {wanted['fingerprint']}, not with "
             f"{given.name} {given.fingerprint}; use that one, or fit the router again"
         )
-    options, count = RouterOptions(**record["options"]), len(record["models"])
-    prompts, clusters = len(record["examples"]), options.clusters
+    candidate = Candidate(**record["candidate"])
+    count, prompts, clusters = len(record["models"]), len(record["examples"]), candidate.clusters
     shapes = {
         "centroids": (clusters, given.dimensions), "psi": (count, clusters), "sd": (count, clusters),
-        "answers": (count, clusters), "errors": (count, prompts), "prompts": (prompts, given.dimensions),
-        "prompt_clusters": (prompts,), "known_errors": (len(tensors["known_errors"]), prompts),
+        "answers": (count, clusters), "cost_usd": (count,), "errors": (count, prompts),
+        "prompts": (prompts, given.dimensions), "prompt_clusters": (prompts,),
+        "known_errors": (len(tensors["known_errors"]), prompts),
     }  # fmt: skip
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
             raise ValueError(f"{name} has shape {tensors[name].shape} where {shape} is needed")
-    models = tuple(
-        Profile(
-            name=str(model["name"]),
-            psi_k=tensors["psi"][i],
-            sd_k=tensors["sd"][i],
-            answers_k=tensors["answers"][i],
-            cost_usd=float(model["cost_usd"]),
-            errors_n=tensors["errors"][i],
-        )
-        for i, model in enumerate(record["models"])
-    )
-    pool = Fit(
-        examples=tuple(record["examples"]),
-        embeddings_nd=tensors["prompts"],
-        clusters_n=tensors["prompt_clusters"],
-        errors_mn=tensors["known_errors"],
-        dearest_usd=float(record["dearest_usd"]),
-    )
     return Router(
         embedder=given,
-        options=options,
+        candidate=candidate,
         clusters=Clusters(centroids_kd=tensors["centroids"]),
-        models=models,
-        pool=pool,
+        models=Profiles(
+            names=tuple(record["models"]),
+            psi_mk=tensors["psi"],
+            sd_mk=tensors["sd"],
+            answers_mk=tensors["answers"],
+            cost_usd_m=tensors["cost_usd"],
+            errors_mn=tensors["errors"],
+        ),
+        pool=Fit(
+            examples=tuple(record["examples"]),
+            embeddings_nd=tensors["prompts"],
+            clusters_n=tensors["prompt_clusters"],
+            errors_mn=tensors["known_errors"],
+            dearest_usd=float(record["dearest_usd"]),
+        ),
     )

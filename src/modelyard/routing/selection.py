@@ -7,27 +7,19 @@ over the held-out models, because only differences between models matter to a ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from modelyard.core.errors import RoutingError
 from modelyard.routing.answers import Embeddings, Floats, Integers
+from modelyard.routing.candidates import Candidate
 from modelyard.routing.clusters import fit_clusters
-from modelyard.routing.estimators import Estimator, Evidence, Known
+from modelyard.routing.estimators import Evidence, Known
 
 #: The share of prompts that candidates are judged on, and how often models are divided and answers drawn.
 _JUDGED, _FOLDS, _DRAWS = 0.4, 5, 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """An estimator with its options, to be fitted."""
-
-    name: str
-    clusters: int
-    fit: Callable[[Known], Estimator]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from modelyard.artifacts.safetensors import DType, layout, read_header
-from modelyard.core.digests import digest_path
-from modelyard.core.errors import CheckpointError, RoutingError
+from modelyard.core.digests import digest_bytes, digest_json
+from modelyard.core.errors import RoutingError
 from modelyard.core.files import read_json, write_json, write_whole
 
 SCHEMA = "modelyard.router/1"
 _RECORD, _TENSORS = "router.json", "tensors.safetensors"
-_DTYPES = {"float32": DType.F32, "float64": DType.F64, "int64": DType.I64}
-_READ = {DType.F32: "<f4", DType.F64: "<f8", DType.I64: "<i8"}
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 
@@ -35,7 +34,11 @@ def write_router(folder: Path, record: Mapping[str, Any], tensors: Tensors) -> N
     folder.parent.mkdir(parents=True, exist_ok=True)
     new, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.{end}") for end in ("new", "old"))
     try:
-        _write(new, record, tensors)
+        new.mkdir()
+        data = save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+        write_whole(new / _TENSORS, data)
+        whole = {"schema": SCHEMA, "tensors": digest_bytes(data), **record}
+        write_json(new / _RECORD, {**whole, "digest": digest_json(whole)})
         if folder.exists():
             folder.rename(old)
         try:
@@ -55,11 +58,29 @@ def read_router(folder: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any
     Raises:
         RoutingError: A file is missing, cut short, of another version, or not what was written.
     """
-    path = folder / _RECORD
+    record, path = _record(folder / _RECORD), folder / _TENSORS
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RoutingError(f"{path}: cannot be read ({error.strerror}); fit the router again") from error
+    if digest_bytes(data) != record.get("tensors"):
+        raise RoutingError(
+            f"{path}: the digest is {digest_bytes(data)}, not {record.get('tensors')} as when it was "
+            "written; restore the file or fit the router again"
+        )
+    try:
+        return record, load(data)
+    except SafetensorError as error:
+        raise RoutingError(f"{path}: {error}; fit the router again") from error
+
+
+def _record(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path)
     except FileNotFoundError as error:
-        raise RoutingError(f"{folder}: no router lies there; make one with `modelyard router fit`") from error
+        raise RoutingError(
+            f"{path.parent}: no router lies there; make one with `modelyard router fit`"
+        ) from error
     except (ValueError, OSError) as error:
         raise RoutingError(f"{path}: cannot be read as JSON ({error}); fit the router again") from error
     schema = record.get("schema") if isinstance(record, dict) else None
@@ -68,46 +89,7 @@ def read_router(folder: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any
             f"{path}: the schema is {schema!r} where {SCHEMA!r} is read; use the modelyard that wrote it, or "
             "fit the router again"
         )
-    tensors = folder / _TENSORS
-    try:
-        digest = digest_path(tensors)
-    except OSError as error:
-        raise RoutingError(f"{tensors}: cannot be read ({error.strerror}); fit the router again") from error
-    if digest != record.get("tensors"):
-        raise RoutingError(
-            f"{tensors}: the digest is {digest}, not {record.get('tensors')} as when it was written; "
-            "restore the file or fit the router again"
-        )
-    return record, _read_tensors(tensors)
-
-
-def _write(folder: Path, record: Mapping[str, Any], tensors: Tensors) -> None:
-    folder.mkdir()
-    path = folder / _TENSORS
-    start, _, _ = layout(
-        ((name, _DTYPES[str(array.dtype)], array.shape) for name, array in tensors.items()),
-        path=path,
-        metadata={"schema": SCHEMA},
-    )
-    parts = [
-        np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes() for array in tensors.values()
-    ]
-    write_whole(path, start + b"".join(parts))
-    write_json(folder / _RECORD, {"schema": SCHEMA, "tensors": digest_path(path), **record})
-
-
-def _read_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        infos, _ = read_header(path)
-    except CheckpointError as error:
-        raise RoutingError(f"{error}") from error
-    data = path.read_bytes()
-    found: dict[str, npt.NDArray[Any]] = {}
-    for info in infos:
-        if info.dtype not in _READ:
-            raise RoutingError(
-                f"{path}: {info.name}: {info.dtype.word} is in no router; fit the router again"
-            )
-        array = np.frombuffer(data, _READ[info.dtype], info.size, info.offset).reshape(info.shape)
-        found[info.name] = array.astype(array.dtype.newbyteorder("="))
-    return found
+    told = record.pop("digest", None)
+    if told != digest_json(record):
+        raise RoutingError(f"{path}: was changed since it was written; restore it or fit the router again")
+    return dict(record)

@@ -94,7 +94,7 @@ def test_csv_and_its_warning(call: Call, tmp_path: Path) -> None:
     [
         ("model,score\na,1\n", "lacks example_id"),
         ("model,example_id,score,x\na,1,1,2\n", "unknown x"),
-        ("model,example_id,score\na,1,\n", "line 2"),
+        ("model,example_id,score\na,,1\n", "line 2"),
         ("model,example_id,score\na,1,2\n", "a score lies in"),
         ("model,example_id,score\na,1,high\n", "cannot be read as CSV"),
     ],
@@ -103,6 +103,13 @@ def test_csv_tables_that_are_wrong(call: Call, tmp_path: Path, text: str, messag
     (tmp_path / "t.csv").write_text(text)
     result = call("import", "csv", "t.csv", "--output", "out")
     assert isinstance(result.exception, TableError) and message in str(result.exception)
+
+
+def test_an_empty_score_is_a_failed_answer(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("model,example_id,score,prompt\na,1,,p\na,2,1,q\n")
+    assert call("import", "csv", "t.csv", "--output", "out").exit_code == 0
+    table = load_results(tmp_path / "out/results.parquet")
+    assert (table["value"].to_pylist(), table["error"].to_pylist()) == ([0.0, 1.0], ["no answer", None])
 
 
 def test_csv_prompts_may_have_lines(call: Call, tmp_path: Path) -> None:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from modelyard.core.errors import RoutingError
-from modelyard.routing.decision import Candidate, Request, decide
+from modelyard.routing.decision import Candidates, Request, decide
 
 NAN = float("nan")
 
 
-def made(name, error, cost, sd=0.1):
-    return Candidate(name=name, error=error, sd=sd, cost_usd=cost)
+#: Name, error, cost.
+POOL = [("small", 0.5, 0.01), ("mid", 0.3, 0.04), ("large", 0.2, 0.10)]
 
 
-POOL = [made("small", 0.5, 0.01), made("mid", 0.3, 0.04), made("large", 0.2, 0.10)]
-
-
-def chosen(pool=POOL, **asked):
-    return decide(pool, Request(**asked), dearest_usd=0.1)
+def chosen(pool=POOL, dearest_usd=0.1, **asked):
+    names, errors, costs = zip(*pool, strict=True) if pool else ((), (), ())
+    candidates = Candidates(
+        names=tuple(names),
+        errors_m=np.array(errors),
+        sd_m=np.full(len(names), 0.1),
+        cost_usd_m=np.array(costs),
+    )
+    return decide(candidates, Request(**asked), dearest_usd=dearest_usd)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +63,7 @@ def test_a_floor_that_none_reaches_is_told():
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.7])
 def test_another_model_changes_no_score(lambda_):
-    more = chosen([*POOL, made("huge", 0.1, 5.0)], lambda_=lambda_).scores
+    more = chosen([*POOL, ("huge", 0.1, 5.0)], lambda_=lambda_).scores
     fewer = chosen(POOL[:2], lambda_=lambda_).scores
     whole = chosen(lambda_=lambda_).scores
     assert {n: more[n] for n in whole} == whole
@@ -66,19 +71,19 @@ def test_another_model_changes_no_score(lambda_):
 
 
 def test_ties_go_to_the_cheaper_then_to_the_first_name():
-    assert chosen([made("a", 0.2, 0.09), made("b", 0.2, 0.02)]).chosen == "b"
-    assert chosen([made("b", 0.2, 0.02), made("a", 0.2, 0.02)]).chosen == "a"
-    assert chosen([made("b", 0.2, 0.02), made("a", 0.2, 0.02)], quality=0.5).chosen == "a"
+    assert chosen([("a", 0.2, 0.09), ("b", 0.2, 0.02)]).chosen == "b"
+    assert chosen([("b", 0.2, 0.02), ("a", 0.2, 0.02)]).chosen == "a"
+    assert chosen([("b", 0.2, 0.02), ("a", 0.2, 0.02)], quality=0.5).chosen == "a"
 
 
 def test_free_pools_are_scored_by_error():
-    pool = [made("a", 0.4, 0.0), made("b", 0.2, 0.0)]
-    assert decide(pool, Request(lambda_=5.0), dearest_usd=0.0).chosen == "b"
+    pool = [("a", 0.4, 0.0), ("b", 0.2, 0.0)]
+    assert chosen(pool, 0.0, lambda_=5.0).chosen == "b"
 
 
 @pytest.mark.parametrize("asked", [{}, {"lambda_": 1.0}, {"budget_usd": 1.0}, {"quality": 0.1}])
 def test_an_unknown_price_is_not_free(asked):
-    pool = [*POOL, made("secret", 0.1, NAN)]
+    pool = [*POOL, ("secret", 0.1, NAN)]
     with pytest.raises(RoutingError, match="price of 'secret' is nan"):
         chosen(pool, **asked)
     assert chosen(pool, deny=("secret",), **asked).chosen in {"small", "mid", "large"}

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from modelyard.core.digests import digest_json
 from modelyard.core.errors import RoutingError
-from modelyard.routing.answer_table import read_answer_table
 from modelyard.routing.answers import Answers
+from modelyard.routing.candidates import ESTIMATORS, Candidate
 from modelyard.routing.decision import Request
 from modelyard.routing.embedders import load_embedder
-from modelyard.routing.router import ESTIMATORS, Router, RouterOptions
+from modelyard.routing.router import Router, RouterOptions
 
 EMBEDDER = load_embedder("hashing")
 TOPICS = (
@@ -49,7 +48,8 @@ def fitted(names=tuple(MODELS), estimator="low_rank"):
 
 
 def profiles(router):
-    return {m.name: (m.psi_k.tolist(), m.sd_k.tolist(), m.answers_k.tolist()) for m in router.models}
+    rows = zip(router.models.psi_mk, router.models.sd_mk, router.models.answers_mk, strict=True)
+    return {name: [part.tolist() for part in row] for name, row in zip(router.names, rows, strict=True)}
 
 
 def onboarded(router, **changes):
@@ -109,8 +109,8 @@ def test_new_prompts_need_their_text_and_known_ones_the_same():
     errors = {"e00": 1.0, "x": 0.0}
     with pytest.raises(RoutingError, match="not fitted on 'x'; give its text"):
         onboarded(router, errors=errors)
-    new = onboarded(router, errors=errors, texts={"x": TEXTS[1], "e00": TEXTS[0]}).models[2]
-    assert new.name == "new" and sorted(new.answers_k.tolist()) == [0, 1, 1]
+    new = profiles(onboarded(router, errors=errors, texts={"x": TEXTS[1], "e00": TEXTS[0]}))["new"]
+    assert sorted(new[2]) == [0, 1, 1]
     with pytest.raises(RoutingError, match="'e00' is another prompt"):
         onboarded(router, errors=errors, texts={"x": TEXTS[1], "e00": TEXTS[2]})
 
@@ -123,8 +123,10 @@ def test_one_known_model_is_compared_with_nothing(estimator):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_few_known_models_do_not_make_an_estimate_certain(estimator):
-    told = onboarded(fitted(("maths", "both"), estimator), errors={"e00": 1.0, "e01": 0.0}).models[-1]
-    assert (told.name, told.sd_k.min() > 0.03) == ("new", True)
+    _, deviations, _ = profiles(
+        onboarded(fitted(("maths", "both"), estimator), errors={"e00": 1.0, "e01": 0.0})
+    )["new"]
+    assert min(deviations) > 0.03
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_names_that_are_there_and_that_are_not():
     with pytest.raises(RoutingError, match="'new' is not in the router"):
         fitted().remove("new")
     with pytest.raises(RoutingError, match="estimator 'magic' is not known"):
-        RouterOptions(estimator="magic")
+        fitted(estimator="magic")
 
 
 @pytest.fixture
@@ -212,62 +214,41 @@ def test_a_record_cut_short_is_refused(saved):
         ({"schema": "modelyard.router/2"}, "schema is 'modelyard.router/2'"),
         ({"models": []}, "do not fit together"),
         ({"examples": ["a"]}, "do not fit together"),
-        ({"options": {"clusters": 3, "magic": 1}}, "do not fit together"),
+        ({"candidate": {"estimator": "low_rank", "clusters": 3, "magic": 1}}, "do not fit together"),
+        ({"candidate": {"estimator": "magic", "clusters": 3}}, "'magic' is not known"),
     ],
 )
 def test_other_records_are_refused(saved, change, told):
     path = saved / "router.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    record = {**json.loads(path.read_text()), **change}
+    record.pop("digest")
+    path.write_text(json.dumps({**record, "digest": digest_json(record)}))
     with pytest.raises(RoutingError, match=told):
         Router.load(saved)
+
+
+def test_a_record_that_was_edited_is_refused(saved):
+    path = saved / "router.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dearest_usd": 0.2}))
+    with pytest.raises(RoutingError, match=r"router\.json: was changed"):
+        Router.load(saved)
+
+
+def test_what_is_not_asked_for_is_chosen_on_known_models():
+    chance = np.random.default_rng(2)
+    names = tuple(f"m{i}" for i in range(8))
+    taste = chance.uniform(0.05, 0.95, (8, 3))
+    errors = (chance.random((8, 90)) < taste[:, np.arange(90) % 3]).astype(float)
+    pool = Answers(models=names, examples=EXAMPLES, errors_mn=errors, cost_usd_mn=np.full((8, 90), 0.01))
+    router = Router.fit(pool, TEXTS, EMBEDDER, RouterOptions(answers=40))
+    assert router.candidate.estimator == "low_rank" and router.candidate.clusters > 1
+    assert set(router.candidate.options) == {"rank", "own", "leftover"}
+    one = Router.fit(pool, TEXTS, EMBEDDER, RouterOptions(clusters=1, estimator="means"))
+    assert one.candidate == Candidate(estimator="means", clusters=1)
+    few = Router.fit(pool.of_models([0, 1]), TEXTS, EMBEDDER, RouterOptions())
+    assert (few.candidate.estimator, few.candidate.clusters) == ("empirical_bayes", 9)
 
 
 def test_another_embedder_is_refused(saved):
     with pytest.raises(RoutingError, match="was fitted with the embedder hashing"):
         Router.load(saved, load_embedder("wordllama"))
-
-
-HEAD = "model,example_id,prompt,score,cost_usd\n"
-
-
-def read(tmp_path, rows, head=HEAD):
-    path = tmp_path / "t.csv"
-    path.write_text(head + rows)
-    return read_answer_table(path)
-
-
-def test_a_table_in_any_order(tmp_path):
-    table = read(tmp_path, 'b,2,"two, too",0.25,0.5\na,1,one,,\na,2,"two, too",1,0.1\n')
-    assert table.answers.models == ("a", "b") and table.answers.examples == ("1", "2")
-    assert table.prompts == ("one", "two, too")
-    np.testing.assert_array_equal(table.answers.errors_mn, [[1.0, 0.0], [np.nan, 0.75]])
-    np.testing.assert_array_equal(table.answers.cost_usd_mn, [[np.nan, 0.1], [np.nan, 0.5]])
-
-
-def test_parquet_gives_what_csv_does(tmp_path):
-    columns = {"model": ["a"], "example_id": ["1"], "prompt": ["p"], "score": [0.5], "cost_usd": [1.0]}
-    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    assert read_answer_table(tmp_path / "t.parquet").answers.errors_mn.tolist() == [[0.5]]
-
-
-@pytest.mark.parametrize(
-    ("rows", "told"),
-    [
-        ("a,1,p,1,1\na,1,p,1,1\n", "row 2: 'a' answers '1' as in row 1"),
-        ("a,1,p,1,1\nb,1,q,1,1\n", "row 2: '1' has another prompt"),
-        ("a,1,p,1,1\na,2,p,1.5,1\n", "row 2: the score 1.5"),
-        ("a,1,p,-0.1,1\n", "row 1: the score -0.1"),
-        ("a,1,p,1,-1\n", "row 1: the cost -1"),
-        (",1,p,1,1\n", "row 1: model is empty"),
-        ("a,1,p,good,1\n", "cannot be read as a table"),
-        ("", "there is no row"),
-    ],
-)
-def test_rows_that_cannot_be_used(tmp_path, rows, told):
-    with pytest.raises(RoutingError, match=told):
-        read(tmp_path, rows)
-
-
-def test_a_missing_column_is_named(tmp_path):
-    with pytest.raises(RoutingError, match="there is no column score, cost_usd"):
-        read(tmp_path, "a,1,p\n", "model,example_id,prompt\n")

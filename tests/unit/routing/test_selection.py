@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import RoutingError
-from modelyard.routing.estimators.counts import Laplace, Means
-from modelyard.routing.estimators.low_rank import LowRank, LowRankOptions
-from modelyard.routing.selection import Candidate, Trials, choose, relative_brier
+from modelyard.routing.candidates import Candidate
+from modelyard.routing.selection import Trials, choose, relative_brier
 
 
 def pool(*, tastes, seed=0, models=20, prompts=600):
@@ -21,19 +20,20 @@ def pool(*, tastes, seed=0, models=20, prompts=600):
 
 
 CANDIDATES = [
-    Candidate(name="one", clusters=1, fit=lambda known: Means(clusters=known.clusters)),
-    Candidate(name="laplace", clusters=40, fit=lambda known: Laplace(clusters=known.clusters)),
-    Candidate(name="three", clusters=3, fit=lambda known: LowRank.fit(known, LowRankOptions(leftover=0.2))),
+    Candidate(estimator="means", clusters=1),
+    Candidate(estimator="laplace", clusters=40),
+    Candidate(estimator="low_rank", clusters=3, options={"leftover": 0.2}),
 ]
+ONE, LAPLACE, THREE = (candidate.name for candidate in CANDIDATES)
 
 
-@pytest.mark.parametrize(("tastes", "expected"), [(1.0, "three"), (0.0, "one")])
+@pytest.mark.parametrize(("tastes", "expected"), [(1.0, THREE), (0.0, ONE)])
 def test_what_fits_the_pool_is_chosen(tastes, expected):
     errors, embeddings = pool(tastes=tastes)
     best, scores = choose(CANDIDATES, errors, embeddings, Trials(answers=60, seed=1))
-    assert set(scores) == {"one", "laplace", "three"}
+    assert set(scores) == {ONE, LAPLACE, THREE}
     assert best.name == expected
-    assert scores["laplace"] > scores[best.name]
+    assert scores[LAPLACE] > scores[best.name]
 
 
 def test_a_seed_gives_the_same():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelyard.cli.options import json_option, print_json
+from modelyard.cli.router.options import results_option
 from modelyard.core.errors import RoutingError
 
 if TYPE_CHECKING:
@@ -20,13 +21,10 @@ _SHARE = 0.99
 
 @click.command(name="curve")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option(
-    "--answers", "table", type=click.Path(path_type=Path), required=True,
-    help="Answers to prompts that the router was not fitted on, as `router fit` takes them.",
-)  # fmt: skip
+@results_option
 @json_option
-def command(folder: Path, table: Path, as_json: bool) -> None:
-    """Measure a router on held-out answers.
+def command(folder: Path, results: tuple[Path, ...], as_json: bool) -> None:
+    """Measure a router on answers to prompts that it was not fitted on.
 
     Area is the mean quality over relative costs from the cheapest model's to the dearest's; QNC99 the
     relative cost at which 99 % of the best single model's quality is reached; peak the best quality. The
@@ -35,7 +33,7 @@ def command(folder: Path, table: Path, as_json: bool) -> None:
     from modelyard.routing.answer_table import read_answer_table
     from modelyard.routing.router import Router
 
-    record = _measured(Router.load(folder), read_answer_table(table))
+    record = _measured(Router.load(folder), read_answer_table(results))
     if as_json:
         print_json(record)
         return
@@ -57,7 +55,7 @@ def _measured(router: Router, table: AnswerTable) -> dict[str, Any]:
     lost = [name for name in router.names if name not in table.answers.models]
     if lost:
         raise RoutingError(
-            f"the held-out table has no answer of {', '.join(lost)}; add them, or remove the model"
+            f"the held-out results have no answer of {', '.join(lost)}; add them, or remove the model"
         )
     seen = set(table.answers.examples) & set(router.pool.examples)
     if seen:
@@ -68,7 +66,7 @@ def _measured(router: Router, table: AnswerTable) -> dict[str, Any]:
     told = np.flatnonzero(~np.isnan(answers.errors_mn).any(axis=0))
     if not told.size:
         raise RoutingError(
-            "no prompt of the held-out table was answered by every model; add the missing rows"
+            "no prompt of the held-out results was answered by every model; add the missing rows"
         )
     answers, cost = answers.to_prompts(told), answers.mean_cost_usd()
     if cost.max() <= 0:
@@ -77,7 +75,7 @@ def _measured(router: Router, table: AnswerTable) -> dict[str, Any]:
     shares = np.bincount(router.pool.clusters_n, minlength=len(router.clusters)) / len(router.pool.examples)
     curves = {
         "router": field.curve(router.predicted_errors([table.prompts[i] for i in told])),
-        "zero_router": field.zero_router(np.array([model.psi_k @ shares for model in router.models])),
+        "zero_router": field.zero_router(np.array([psi_k @ shares for psi_k in router.models.psi_mk])),
         "oracle": field.oracle(),
     }
     rows = {}

@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from modelyard.cli.options import json_option, print_json
+from modelyard.cli.router.options import results_option
 
 
 @click.command(name="fit")
-@click.option(
-    "--answers", "table", type=click.Path(path_type=Path), required=True,
-    help="CSV or Parquet with the columns model, example_id, prompt, score (0 to 1), cost_usd.",
-)  # fmt: skip
+@results_option
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("router"), show_default=True,
     help="The folder of the router; one that lies there is replaced.",
 )  # fmt: skip
+@click.option("--clusters", type=click.IntRange(min=1), help="Clusters of prompts. [default: chosen]")
 @click.option(
-    "--clusters", type=click.IntRange(min=1), default=20, show_default=True, help="Clusters of prompts."
-)
-@click.option(
-    "--estimator", default="low_rank", show_default=True,
-    help="low_rank, transfer, empirical_bayes or laplace.",
+    "--estimator", help="low_rank, transfer, empirical_bayes, means or laplace. [default: low_rank, its "
+    "options chosen on the known models; empirical_bayes with fewer than six]",
 )  # fmt: skip
+@click.option(
+    "--validation", "expected", type=click.IntRange(min=1), default=400, show_default=True,
+    help="How many answers a new model will have; options are chosen for so many.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the clusters.")
 @click.option("--embedder", default="wordllama", show_default=True, help="An installed embedder's name.")
 @json_option
-def command(table: Path, output: Path, clusters: int, estimator: str, embedder: str, as_json: bool) -> None:
-    """Fit a router on a table of answers."""
+def command(results: tuple[Path, ...], output: Path, embedder: str, as_json: bool, **told: Any) -> None:
+    """Fit a router on the results of known models."""
     from modelyard.routing.answer_table import read_answer_table
     from modelyard.routing.embedders import load_embedder
     from modelyard.routing.router import Router, RouterOptions
 
-    options = RouterOptions(clusters=clusters, estimator=estimator)
-    read = read_answer_table(table)
+    options = RouterOptions(answers=told.pop("expected"), **told)
+    read = read_answer_table(results)
     router = Router.fit(read.answers, read.prompts, load_embedder(embedder), options)
     router.save(output)
     if as_json:
-        print_json({"router": str(output), "models": router.names, "prompts": len(read.prompts)})
+        told = {"candidate": asdict(router.candidate), "embedder": embedder, "prompts": len(read.prompts)}
+        print_json({"router": str(output), "models": router.names, **told})
         return
     click.echo(
-        f"{output}: {len(router.names)} models, {len(read.prompts)} prompts in {clusters} clusters, "
-        f"{estimator}, {embedder}"
+        f"{output}: {len(router.names)} models, {len(read.prompts)} prompts, {embedder}, "
+        f"{router.candidate.name}"
     )

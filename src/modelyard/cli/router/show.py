@@ -17,32 +17,32 @@ def command(folder: Path, as_json: bool) -> None:
     from modelyard.routing.router import Router
 
     router = Router.load(folder)
+    models = router.models
     record = {
         "embedder": router.embedder.name,
-        "estimator": router.options.estimator,
-        "clusters": len(router.clusters),
+        "estimator": router.candidate.name,
         "prompts": len(router.pool.examples),
         "dearest_usd": router.pool.dearest_usd,
         "models": [
             {
-                "name": model.name,
-                "answers": int(model.answers_k.sum()),
-                "cost_usd": model.cost_usd,
-                "errors": model.psi_k.tolist(),
-                "deviations": model.sd_k.tolist(),
+                "name": name,
+                "answers": int(models.answers_mk[i].sum()),
+                "cost_usd": float(models.cost_usd_m[i]),
+                "errors": models.psi_mk[i].tolist(),
+                "deviations": models.sd_mk[i].tolist(),
             }
-            for model in router.models
+            for i, name in enumerate(models.names)
         ],
     }
     if as_json:
         print_json(record)
         return
-    for name in ("embedder", "estimator", "clusters", "prompts"):
-        click.echo(f"{name:<10} {record[name]}")
+    for key in ("embedder", "estimator", "prompts"):
+        click.echo(f"{key:<10} {record[key]}")
     click.echo(f"\n{'model':<24} {'answers':>8} {'USD':>10} {'error':>7}  least to most by cluster")
-    for model in router.models:
-        psi = model.psi_k
+    for i, name in enumerate(models.names):
+        psi_k = models.psi_mk[i]
         click.echo(
-            f"{model.name:<24} {model.answers_k.sum():>8} {model.cost_usd:>10.3g} {psi.mean():>7.3f}  "
-            f"{psi.min():.3f} to {psi.max():.3f}"
+            f"{name:<24} {models.answers_mk[i].sum():>8} {models.cost_usd_m[i]:>10.3g} {psi_k.mean():>7.3f}  "
+            f"{psi_k.min():.3f} to {psi_k.max():.3f}"
         )

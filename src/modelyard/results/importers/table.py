@@ -16,7 +16,7 @@ _REQUIRED = ("model", "example_id", "score")
 
 
 def read_csv_table(path: Path) -> Iterator[Record]:
-    """The rows of a CSV; `prompt` is optional, and an empty cost is unknown.
+    """The rows of a CSV; `prompt` is optional, an empty score is a failed answer, an empty cost unknown.
 
     Raises:
         TableError: it cannot be read, lacks a column or has one that nobody knows.
@@ -41,6 +41,8 @@ def read_csv_table(path: Path) -> Iterator[Record]:
     for number, row in enumerate(table.to_pylist(), 2):
         row["value"], prompt = row.pop("score"), row.pop("prompt", None)
         kept = {name: value for name, value in row.items() if value not in (None, "")}
-        if not all(name in kept for name in ("model", "example_id", "value")):
-            raise TableError(f"{path}: line {number}: model, example_id or score is empty; fill it in")
+        if "model" not in kept or "example_id" not in kept:
+            raise TableError(f"{path}: line {number}: model or example_id is empty; fill it in")
+        if "value" not in kept:
+            kept = {"error": "no answer", **kept, "value": 0.0}
         yield Record(row=kept, prompt=prompt or "", place=f"{path}: line {number}")

@@ -24,9 +24,7 @@ class Laplace:
 
     def profile(self, evidence: Evidence) -> Estimate:
         """See `Estimator`."""
-        errors, answers = evidence.counts(self.clusters)
-        psi = (errors + 1.0) / (answers + 2.0)
-        return clipped(psi, psi * (1 - psi) / (answers + 3.0))
+        return clipped(*_smoothed(*evidence.counts(self.clusters)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class Means:
         errors, answers = evidence.counts(self.clusters)
         whole = float(errors.sum() / answers.sum()) if answers.sum() else 0.5
         psi = np.where(answers > 0, errors / np.maximum(answers, 1), whole)
-        return clipped(psi, psi * (1 - psi) / np.maximum(answers, 1))
+        return clipped(psi, _smoothed(errors, answers)[1])  # one answer of one does not make it certain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +77,12 @@ class EmpiricalBayes:
         total = answers + self.strength
         psi = (errors + self.strength * prior) / total
         return clipped(psi, psi * (1 - psi) / (total + 1.0))
+
+
+def _smoothed(errors_k: Floats, answers_k: Floats) -> tuple[Floats, Floats]:
+    """Mean and variance of the beta posterior of a flat prior."""
+    psi = (errors_k + 1.0) / (answers_k + 2.0)
+    return psi, psi * (1 - psi) / (answers_k + 3.0)
 
 
 def _rates(errors_n: Floats, known: Known) -> Floats:

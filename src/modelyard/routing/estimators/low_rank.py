@@ -49,7 +49,7 @@ class LowRank:
 
     @classmethod
     def fit(cls, known: Known, options: LowRankOptions) -> LowRank:
-        """From the known models; at most one factor less than there are of them."""
+        """From the known models; at most half as many factors: what is left tells the noise."""
         told = ~np.isnan(known.errors_mn)
         asked = np.maximum(told.sum(axis=0), 1)
         whole = float(known.errors_mn[told].mean()) if told.any() else 0.5
@@ -59,7 +59,7 @@ class LowRank:
         rest = np.where(told, known.errors_mn - difficulty, 0.0)
         ability = rest.sum(axis=1) / np.maximum(told.sum(axis=1), 1)
         rest = np.where(told, rest - ability[:, None], 0.0)
-        models_mr, prompts_nr = _factors(rest, min(options.rank, len(rest) - 1))
+        models_mr, prompts_nr = _factors(rest, min(options.rank, (len(rest) - 1) // 2))
         left = np.where(told, rest - models_mr @ prompts_nr.T, 0.0)
         means_kr = _cluster_means(prompts_nr, known)
         prompts_nr = (1 - options.own) * means_kr[known.clusters_n] + options.own * prompts_nr
