@@ -80,3 +80,20 @@ def read_json_text(text: str | bytes, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TableError(f"{place}: is not a JSON object; give the log as it was written")
     return value
+
+
+def message_text(messages: object) -> str:
+    """What the messages of a chat say, a blank line between two; "" where there are none."""
+    said = (_content_text(each.get("content")) for each in _objects(messages))
+    return "\n\n".join(text for text in said if text)
+
+
+def _content_text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    parts = (each.get("text") for each in _objects(content))
+    return "\n".join(part for part in parts if isinstance(part, str))
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
