@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from modelyard.cli.options import json_option, print_json
+from modelyard.cli.router.options import request_of, request_options, router_option
 
 
 @click.command(name="route")
 @click.argument("prompt")
-@click.option(
-    "--router", "folder", type=click.Path(path_type=Path), default=Path("router"), show_default=True,
-    help="The folder of the router.",
-)  # fmt: skip
-@click.option("--lambda", "lambda_", type=float, help="How much error the dearest model's price is worth.")
-@click.option("--lambda-usd", type=float, help="How much error one USD is worth.")
-@click.option("--budget-usd", type=float, help="The most that the answer may cost.")
-@click.option("--quality", type=float, help="The least predicted quality, 0 to 1; the cheapest such model.")
-@click.option("--allow", multiple=True, metavar="MODEL", help="Only this model; may be repeated.")
-@click.option("--deny", multiple=True, metavar="MODEL", help="Never this model; may be repeated.")
+@router_option
+@request_options
 @json_option
-def command(prompt: str, folder: Path, as_json: bool, **asked: float | tuple[str, ...] | None) -> None:
+def command(prompt: str, folder: Path, as_json: bool, **asked: Any) -> None:
     """Tell which model PROMPT should go to. Without a weight or a limit: the one of least error."""
-    from modelyard.routing.decision import Request
     from modelyard.routing.router import Router
 
-    request = Request(**asked)  # type: ignore[arg-type]  # click gives them by their names and types
-    decision = Router.load(folder).route(prompt, request)
+    decision = Router.load(folder).route(prompt, request_of(asked))
     if as_json:
         print_json(asdict(decision))
         return

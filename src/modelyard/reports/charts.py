@@ -105,6 +105,7 @@ def line_chart(
     y_label: str,
     spans: Sequence[Span] = (),
     band: Band | None = None,
+    x_label: str = "",
 ) -> Figure:
     """Lines over x, named at their right ends, over shaded spans and a band.
 
@@ -112,6 +113,8 @@ def line_chart(
     """
     with house_style():
         figure, axes = _named_axes([line.name for line in lines], height_pt=235)
+        if x_label:
+            axes.set_xlabel(x_label)
         for span in spans:
             axes.axvspan(span.start, span.stop, color=SPAN, linewidth=0, zorder=0)
         if band is not None:
@@ -193,8 +196,9 @@ def bar_chart(bars: Sequence[Bar], *, x_label: str) -> Figure:
 def to_svg(figure: Figure) -> str:
     """The figure as one `<svg>` element: no size, no document head, colours as CSS variables.
 
-    Coordinates are rounded to a hundredth of a point. Every id starts with a digest of the drawing, so
-    that several figures can stand in one page. Equal figures give equal text.
+    Coordinates are rounded to a hundredth of a point; words and numbers that are read are not. Every id
+    starts with a digest of the drawing, so that several figures can stand in one page. Equal figures give
+    equal text.
     """
     buffer = StringIO()
     with house_style():
@@ -206,7 +210,7 @@ def to_svg(figure: Figure) -> str:
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(r"(?<=\d\.\d\d)\d+", "", text)
+    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(?<=\d\.\d\d)\d+", "", tag[0]), text)
     text = re.sub(r">\s+<", "><", text)
     return _as_variables(_own_ids(text)).strip()
 
@@ -245,6 +249,20 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
         moved[index] = min(max(places[index], floor), ceiling)
         floor = moved[index] + gap
     return moved
+
+
+def logarithmic(axes: Axes, which: str) -> None:
+    """Make the axis `x` or `y` logarithmic, with plain numbers at 1, 2 and 5 of each power of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = sorted(axis.get_view_interval())
+    steps = (1.0, 2.0, 5.0) if high < 1e4 * low else (1.0,)
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 @contextmanager

@@ -41,7 +41,7 @@ def read_answer_table(folders: Sequence[Path]) -> AnswerTable:
     if not scores.num_rows:
         raise RoutingError(f"{folders[0] / _RESULTS}: has no row of the metric score; evaluate the models")
     _refuse_doubled(scores, folders)
-    prompts = _prompts(folders)
+    prompts = read_prompts(folders)
     models, rows = np.unique(_texts(scores["model"]), return_inverse=True)
     examples, columns = np.unique(_texts(scores["example_id"]), return_inverse=True)
     lost = next((str(name) for name in examples if str(name) not in prompts), None)
@@ -60,20 +60,13 @@ def read_answer_table(folders: Sequence[Path]) -> AnswerTable:
     )
 
 
-def _texts(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
-    return np.array(column.to_pylist(), np.str_)
+def read_prompts(folders: Sequence[Path]) -> dict[str, str]:
+    """The text of each example of one or several folders with prompts.parquet.
 
-
-def _means(values: Floats, place: Integers, shape: tuple[int, int]) -> Floats:
-    """The mean of the values at each place that are known, [M, N]; NaN where there is none."""
-    told, size = ~np.isnan(values), shape[0] * shape[1]
-    counts = np.bincount(place[told], minlength=size)
-    sums = np.bincount(place[told], weights=values[told], minlength=size)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
-
-
-def _prompts(folders: Sequence[Path]) -> dict[str, str]:
-    """The text of each example, which must be one."""
+    Raises:
+        TableError: A table cannot be read.
+        RoutingError: An example has two texts.
+    """
     found: dict[str, str] = {}
     for folder in folders:
         table = load_prompts(folder / _PROMPTS)
@@ -84,6 +77,18 @@ def _prompts(folders: Sequence[Path]) -> dict[str, str]:
                     "prompt an id of its own"
                 )
     return found
+
+
+def _texts(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.str_]]:
+    return np.array(column.to_pylist(), np.str_)
+
+
+def _means(values: Floats, place: Integers, shape: tuple[int, int]) -> Floats:
+    """The mean of the values at each place that are known, [M, N]; NaN where there is none."""
+    told, size = ~np.isnan(values), shape[0] * shape[1]
+    counts = np.bincount(place[told], minlength=size)
+    sums = np.bincount(place[told], weights=values[told], minlength=size)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).reshape(shape)
 
 
 def _refuse_doubled(scores: pa.Table, folders: Sequence[Path]) -> None:

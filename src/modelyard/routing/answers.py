@@ -46,6 +46,7 @@ class Answers:
 
     def of_models(self, rows: Sequence[int] | Integers) -> Answers:
         """The answers of some models, in this order."""
+        rows = np.asarray(rows, np.int64)
         return Answers(
             models=tuple(self.models[int(row)] for row in rows),
             examples=self.examples,

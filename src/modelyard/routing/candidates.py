@@ -10,6 +10,7 @@ from modelyard.core.errors import RoutingError
 from modelyard.routing.estimators import Estimator, Known
 from modelyard.routing.estimators.counts import EmpiricalBayes, Laplace, Means
 from modelyard.routing.estimators.low_rank import LowRank, LowRankOptions
+from modelyard.routing.estimators.nearest import Nearest
 from modelyard.routing.estimators.transfer import Transfer
 
 #: Numbers of clusters that are tried.
@@ -37,8 +38,17 @@ class Candidate:
         told = "".join(f" {name}={value:g}" for name, value in self.options.items())
         return f"{self.estimator} K={self.clusters}{told}"
 
+    @property
+    def nearest(self) -> Nearest | None:
+        """The rule by which prompts are predicted one by one; None where they are by cluster."""
+        if self.estimator != "nearest":
+            return None
+        return Nearest(
+            neighbours=int(self.options.get("neighbours", 20)), strength=self.options.get("strength", 5.0)
+        )
+
     def fit(self, known: Known) -> Estimator:
-        """Fitted on known models.
+        """Fitted on known models; that of `nearest` only sums up by cluster what is shown.
 
         Raises:
             RoutingError: There are too few of them.
@@ -69,6 +79,7 @@ _FITS: Mapping[str, Callable[[Known, Mapping[str, float]], Estimator]] = {
         known, spread=told.get("spread", 1.0), leftover=told.get("leftover", 0.0)
     ),
     "empirical_bayes": lambda known, told: EmpiricalBayes.fit(known, strength=told.get("strength", 20.0)),
+    "nearest": lambda known, _: EmpiricalBayes.fit(known, strength=20.0),
     "laplace": lambda known, _: Laplace(clusters=known.clusters),
     "means": lambda known, _: Means(clusters=known.clusters),
 }
@@ -77,6 +88,7 @@ _GRIDS: Mapping[str, Mapping[str, Sequence[float]]] = {
     "low_rank": {"rank": (0, 1, 2, 4), "own": (0.0, 0.5, 1.0), "leftover": (0.0, 0.05)},
     "transfer": {"spread": (0.3, 1.0, 3.0), "leftover": (0.0,)},
     "empirical_bayes": {"strength": (5.0, 20.0, 80.0)},
+    "nearest": {"neighbours": (10, 20, 40, 80, 160), "strength": (0.0, 5.0, 20.0, 80.0)},
     "laplace": {},
     "means": {},
 }

@@ -101,9 +101,16 @@ class Field:
         return self.curve(1.0 - self.quality_mq)
 
 
-def choices(errors_mq: Floats, cost_m: Floats, weight: float) -> Integers:
-    """The model of least error + weight * cost for each prompt, [Q]; of equals the cheapest."""
-    order = np.argsort(cost_m, kind="stable")
-    scores = errors_mq[order] + weight * cost_m[order, None]
+def choices(errors_mq: Floats, cost: Floats, weight: float) -> Integers:
+    """The model of least error + weight * cost for each prompt, [Q]; of equals the cheapest.
+
+    Costs are of [M], or of [M, Q] where they depend on the prompt.
+    """
+    if cost.ndim == 2:
+        scores = errors_mq + weight * cost
+        tied = scores == scores.min(axis=0)
+        return np.asarray(np.argmin(np.where(tied, cost, np.inf), axis=0), np.int64)
+    order = np.argsort(cost, kind="stable")
+    scores = errors_mq[order] + weight * cost[order, None]
     chosen: Integers = order[np.argmin(scores, axis=0)]
     return chosen

@@ -7,70 +7,40 @@ fitted. Models that come or go later change nothing of the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from modelyard.core.errors import RoutingError
 from modelyard.routing.answers import Answers, Embeddings, Floats, Integers
-from modelyard.routing.candidates import COUNTS, Candidate, candidates
+from modelyard.routing.candidates import Candidate
 from modelyard.routing.clusters import Clusters, fit_clusters
 from modelyard.routing.decision import Candidates, Decision, Request, decide
-from modelyard.routing.embedders import Embedder, load_embedder
-from modelyard.routing.estimators import Estimator, Evidence, Known
-from modelyard.routing.profiles import Profiles
-from modelyard.routing.selection import Trials, choose
+from modelyard.routing.embedders import Embedder
+from modelyard.routing.estimators import Evidence
+from modelyard.routing.explanation import Explanation, Neighbour, errors_on, nearest, standings
+from modelyard.routing.facts import Facts, Traits
+from modelyard.routing.fitting import Fit, RouterOptions, chosen_candidate
+from modelyard.routing.predictors import Predictor, predictor_of
+from modelyard.routing.profiles import Observed, Profiles, profiled
+from modelyard.routing.record import Parts, parts_of, record_of
 from modelyard.routing.stored import read_router, write_router
 
 #: How far an embedding may be from that of the same prompt when the router was fitted.
 _SAME = 1e-4
-#: With fewer known models nothing is chosen on them.
-_LEAST_TO_CHOOSE = 6
-#: Prompts for each cluster, at least, where the number of clusters is chosen.
-_PROMPTS_EACH = 10
+#: Prompts that are predicted at once.
+_CHUNK = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RouterOptions:
-    """How a router is fitted; what is None is chosen on the known models."""
+class Predicted:
+    """Errors, the deviations of what is not known about them, and costs; [M, Q]."""
 
-    estimator: str | None = None
-    clusters: int | None = None
-    seed: int = 0
-    # How many answers a new model is expected to have.
-    answers: int = 400
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """What the known models answered when the router was fitted; never changed afterwards."""
-
-    examples: tuple[str, ...]
-    # The prompts, [N, dimensions], and their clusters, [N].
-    embeddings_nd: Embeddings
-    clusters_n: Integers
-    # Of the known models, [M, N].
-    errors_mn: Floats
-    # The mean cost of the dearest known model.
-    dearest_usd: float
-
-    def estimator(self, candidate: Candidate) -> Estimator:
-        """Fitted on the known models."""
-        return candidate.fit(
-            Known(errors_mn=self.errors_mn, clusters_n=self.clusters_n, clusters=candidate.clusters)
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Neighbour:
-    """A fit prompt near a request, and each model's error on it (models that were asked)."""
-
-    example: str
-    similarity: float
-    errors: dict[str, float]
+    errors_mq: Floats
+    sd_mq: Floats
+    cost_usd_mq: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +53,11 @@ class Router:
     clusters: Clusters
     models: Profiles
     pool: Fit
+    # What tells errors, made of the models: by cluster or by nearest prompts.
+    predictor: Predictor
+    # What is declared of models, by name, and what requests may ask of them.
+    facts: Mapping[str, Facts]
+    traits: Traits
 
     @classmethod
     def fit(
@@ -119,11 +94,21 @@ class Router:
             dearest_usd=float(costs.max()),
         )
         estimator, columns = pool.estimator(candidate), np.arange(len(texts))
-        models = _none(len(clusters), len(texts))
-        for name, cost, row in zip(answers.models, costs, answers.errors_mn, strict=True):
-            evidence = Evidence(errors_n=row, clusters_n=pool.clusters_n, columns_n=columns)
-            models = models.together_with(_profile((name, float(cost)), estimator, evidence, models))
-        return cls(embedder=embedder, candidate=candidate, clusters=clusters, models=models, pool=pool)
+        models = Profiles.none(len(clusters), len(texts))
+        for row, name in enumerate(answers.models):
+            seen = Observed(
+                name=name,
+                evidence=Evidence(
+                    errors_n=answers.errors_mn[row], clusters_n=pool.clusters_n, columns_n=columns
+                ),
+                cost_usd_n=answers.cost_usd_mn[row],
+                mean_usd=float(costs[row]),
+            )
+            models = models.together_with(profiled(seen, estimator, models))
+        parts = Parts(
+            embedder=embedder, candidate=candidate, clusters=clusters, models=models, pool=pool, facts={}
+        )
+        return cls._of(parts)
 
     def onboard(
         self,
@@ -131,6 +116,7 @@ class Router:
         errors: Mapping[str, float],
         *,
         cost_usd: float,
+        costs_usd: Mapping[str, float] | None = None,
         texts: Mapping[str, str] | None = None,
     ) -> Router:
         """A router that also has a new model; the others' profiles are the very same.
@@ -139,6 +125,8 @@ class Router:
             name: The model.
             errors: By example, in [0, 1].
             cost_usd: The mean cost of its answers.
+            costs_usd: What each answer cost, by example, as far as it is known: tells how costs differ by
+                cluster. Without it an answer costs the same everywhere.
             texts: The prompts by example: needed for those that the router was not fitted on, and held
                 against the others, so that answers to other prompts are not taken for answers to these.
 
@@ -153,9 +141,22 @@ class Router:
             raise RoutingError(
                 f"the error of {name!r} on {wrong!r} is {errors[wrong]}, not within 0 and 1; give 1 - score"
             )
-        evidence = self._evidence(errors, texts or {})
-        new = _profile((name, cost_usd), self.pool.estimator(self.candidate), evidence, self.models)
-        return replace(self, models=self.models.together_with(new))
+        told = costs_usd or {}
+        dear = next((e for e, cost in told.items() if math.isinf(cost) or cost < 0), None)
+        if dear is not None:
+            raise RoutingError(
+                f"the cost of {name!r} on {dear!r} is {told[dear]} USD; give a number of at least 0"
+            )
+        evidence, pool = self._evidence(errors, texts or {})
+        seen = Observed(
+            name=name,
+            evidence=evidence,
+            cost_usd_n=np.array([told.get(example, math.nan) for example in sorted(errors)]),
+            mean_usd=cost_usd,
+        )
+        others = self.models.widened(len(pool.examples))
+        new = profiled(seen, pool.estimator(self.candidate), others)
+        return self._of(replace(self._parts(), models=others.together_with(new), pool=pool))
 
     def remove(self, name: str) -> Router:
         """A router without a model; its answers still tell of models that come later.
@@ -163,7 +164,18 @@ class Router:
         Raises:
             RoutingError: There is no such model.
         """
-        return replace(self, models=self.models.without(name))
+        facts = {other: known for other, known in self.facts.items() if other != name}
+        return self._of(replace(self._parts(), models=self.models.without(name), facts=facts))
+
+    def declare(self, name: str, facts: Facts) -> Router:
+        """A router that also knows these facts of a model, instead of what it knew of the same kinds.
+
+        Raises:
+            RoutingError: There is no such model.
+        """
+        self.models.row(name)
+        known = self.facts.get(name, Facts()).updated(facts)
+        return self._of(replace(self._parts(), facts={**self.facts, name: known}))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -175,55 +187,87 @@ class Router:
         return self.route_batch([text], request)[0]
 
     def route_batch(
-        self, prompts: Sequence[str] | Embeddings, request: Request | None = None
+        self,
+        prompts: Sequence[str] | Embeddings,
+        request: Request | None = None,
+        *,
+        request_ids: Sequence[str] | None = None,
     ) -> list[Decision]:
-        """The model for each prompt, given as text or as its embedding; one decision a cluster is made."""
-        clusters = self.clusters.assign(self._embedded(prompts))
-        made = {int(k): self._decide(int(k), request or Request()) for k in np.unique(clusters)}
-        return [made[int(k)] for k in clusters]
+        """The model for each prompt, given as text or as its embedding.
+
+        Where a router predicts by cluster, one decision a cluster is made.
+
+        Args:
+            prompts: Texts or embeddings, [Q, dimensions].
+            request: What is asked for, the same for all.
+            request_ids: Of each, where new models are explored: every request has a lot of its own.
+
+        Raises:
+            RoutingError: As `route`, or several requests explore without ids of their own.
+        """
+        embeddings, asked = self._embedded(prompts), request or Request()
+        clusters = self.clusters.assign(embeddings)
+        if asked.explore is not None and len(embeddings) != 1:
+            return self._explored(embeddings, clusters, asked, request_ids or ())
+        if self.predictor.by_prompt or len(clusters) == 1:
+            return list(self._decided(embeddings, clusters, asked))
+        _, first, back = np.unique(clusters, return_index=True, return_inverse=True)
+        made = list(self._decided(embeddings[first], clusters[first], asked))
+        return [made[i] for i in back]
 
     def predicted_errors(self, prompts: Sequence[str] | Embeddings) -> Floats:
         """Each model's predicted error on each prompt, [M, Q], models in the order of `names`."""
-        return self.models.psi_mk[:, self.clusters.assign(self._embedded(prompts))]
+        return self.predicted(prompts).errors_mq
 
-    def explain(self, text: str, count: int) -> list[Neighbour]:
-        """The fit prompts nearest to a text, with what each model made of them."""
-        near = self.pool.embeddings_nd @ self._embedded([text])[0]
-        return [
-            Neighbour(
-                example=self.pool.examples[i],
-                similarity=float(near[i]),
-                errors={
-                    name: error
-                    for name, error in zip(self.names, self.models.errors_mn[:, i].tolist(), strict=True)
-                    if not math.isnan(error)
-                },
-            )
-            for i in np.argsort(-near, kind="stable")[:count].tolist()
-        ]
+    def predicted(self, prompts: Sequence[str] | Embeddings) -> Predicted:
+        """What is predicted of each model on each prompt, models in the order of `names`."""
+        embeddings = self._embedded(prompts)
+        clusters = self.clusters.assign(embeddings)
+        errors, deviations = self.predictor.predict(embeddings, clusters)
+        return Predicted(errors_mq=errors, sd_mq=deviations, cost_usd_mq=self.models.cost_usd_mk[:, clusters])
+
+    def mean_errors(self) -> Floats:
+        """Each model's mean predicted error over the fit prompts, [M]."""
+        shares = self.pool.shares(len(self.clusters))
+        return np.array([psi_k @ shares for psi_k in self.models.psi_mk], np.float64)
+
+    def explain(self, text: str, count: int, request: Request | None = None) -> Explanation:
+        """The decision for a prompt with what it rests on, and the `count` fit prompts nearest to it.
+
+        Raises:
+            RoutingError: As `route`.
+        """
+        asked, embedding = request or Request(), self.embedder.embed([text])
+        cluster = int(self.clusters.assign(embedding)[0])
+        pool = next(self._candidates(embedding, np.array([cluster])))
+        decision = decide(pool, asked, dearest_usd=self.pool.dearest_usd, cluster=cluster)
+        return Explanation(
+            decision=decision,
+            standings=standings(pool, decision, asked, self.models.answers_mk[:, cluster]),
+            neighbours=tuple(
+                Neighbour(
+                    example=example,
+                    similarity=similarity,
+                    errors=errors_on(self.names, self.models.errors_mn[:, column]),
+                )
+                for column, example, similarity in nearest(
+                    embedding[0], self.pool.embeddings_nd, self.pool.examples, count
+                )
+            ),
+        )
+
+    def check_texts(self, texts: Mapping[str, str]) -> None:
+        """Hold texts of fit prompts, by example, against those that the router was fitted on.
+
+        Raises:
+            RoutingError: One is another prompt.
+        """
+        if texts:
+            self._checked(list(texts), list(texts.values()))
 
     def save(self, folder: Path) -> None:
         """Write the router whole. Raises `RoutingError` where something else lies there."""
-        models, pool = self.models, self.pool
-        record = {
-            "embedder": {"name": self.embedder.name, "fingerprint": self.embedder.fingerprint},
-            "candidate": asdict(self.candidate),
-            "dearest_usd": pool.dearest_usd,
-            "models": list(models.names),
-            "examples": list(pool.examples),
-        }
-        tensors: dict[str, Any] = {
-            "centroids": self.clusters.centroids_kd,
-            "psi": models.psi_mk,
-            "sd": models.sd_mk,
-            "answers": models.answers_mk,
-            "cost_usd": models.cost_usd_m,
-            "errors": models.errors_mn,
-            "known_errors": pool.errors_mn,
-            "prompts": pool.embeddings_nd,
-            "prompt_clusters": pool.clusters_n,
-        }
-        write_router(folder, record, tensors)
+        write_router(folder, *record_of(self._parts()))
 
     @classmethod
     def load(cls, folder: Path, embedder: Embedder | None = None) -> Router:
@@ -238,7 +282,7 @@ class Router:
         """
         record, tensors = read_router(folder)
         try:
-            return _read(record, tensors, embedder)
+            return cls._of(parts_of(record, tensors, embedder))
         except (KeyError, TypeError, ValueError) as error:
             raise RoutingError(
                 f"{folder}: {type(error).__name__} {error}: its parts do not fit together; fit it again"
@@ -247,58 +291,102 @@ class Router:
     def _embedded(self, prompts: Sequence[str] | Embeddings) -> Embeddings:
         return prompts if isinstance(prompts, np.ndarray) else self.embedder.embed(prompts)
 
-    def _decide(self, cluster: int, request: Request) -> Decision:
-        pool = Candidates(
-            names=self.names,
-            errors_m=self.models.psi_mk[:, cluster],
-            sd_m=self.models.sd_mk[:, cluster],
-            cost_usd_m=self.models.cost_usd_m,
+    @classmethod
+    def _of(cls, parts: Parts) -> Router:
+        return cls(
+            embedder=parts.embedder,
+            candidate=parts.candidate,
+            clusters=parts.clusters,
+            models=parts.models,
+            pool=parts.pool,
+            predictor=predictor_of(parts.candidate, parts.models, parts.pool),
+            facts=parts.facts,
+            traits=Traits.of(parts.models.names, parts.facts, parts.models.answers_mk.sum(axis=1)),
         )
-        return decide(pool, request, dearest_usd=self.pool.dearest_usd, cluster=cluster)
 
-    def _evidence(self, errors: Mapping[str, float], texts: Mapping[str, str]) -> Evidence:
-        """Answers with their prompts' places, sorted by example."""
-        examples = sorted(errors)
-        places = {example: column for column, example in enumerate(self.pool.examples)}
+    def _parts(self) -> Parts:
+        return Parts(
+            embedder=self.embedder,
+            candidate=self.candidate,
+            clusters=self.clusters,
+            models=self.models,
+            pool=self.pool,
+            facts=self.facts,
+        )
+
+    def _candidates(self, embeddings_qd: Embeddings, clusters_q: Integers) -> Iterator[Candidates]:
+        """What is predicted for each prompt, in turn."""
+        for begin in range(0, len(clusters_q), _CHUNK):
+            part = clusters_q[begin : begin + _CHUNK]
+            errors, deviations = self.predictor.predict(embeddings_qd[begin : begin + _CHUNK], part)
+            for place, cluster in enumerate(part.tolist()):
+                yield Candidates(
+                    names=self.names,
+                    errors_m=errors[:, place],
+                    sd_m=deviations[:, place],
+                    cost_usd_m=self.models.cost_usd_mk[:, cluster],
+                    traits=self.traits,
+                )
+
+    def _decided(
+        self, embeddings_qd: Embeddings, clusters_q: Integers, request: Request
+    ) -> Iterator[Decision]:
+        dearest, pools = self.pool.dearest_usd, self._candidates(embeddings_qd, clusters_q)
+        for pool, cluster in zip(pools, clusters_q.tolist(), strict=True):
+            yield decide(pool, request, dearest_usd=dearest, cluster=cluster)
+
+    def _explored(
+        self, embeddings_qd: Embeddings, clusters_q: Integers, request: Request, ids: Sequence[str]
+    ) -> list[Decision]:
+        """Each with the lot of its own id."""
+        if request.explore is None or len(ids) != len(clusters_q):
+            raise RoutingError(
+                f"{len(clusters_q)} requests explore with {len(ids)} ids; give each an id of its own"
+            )
+        lots = [replace(request, explore=replace(request.explore, request_id=each)) for each in ids]
+        pools = self._candidates(embeddings_qd, clusters_q)
+        return [
+            decide(pool, lot, dearest_usd=self.pool.dearest_usd, cluster=cluster)
+            for pool, lot, cluster in zip(pools, lots, clusters_q.tolist(), strict=True)
+        ]
+
+    def _evidence(self, errors: Mapping[str, float], texts: Mapping[str, str]) -> tuple[Evidence, Fit]:
+        """Answers with their prompts' places, sorted by example.
+
+        Where single prompts are predicted from, new ones are kept, and the pool is over them too.
+        """
+        examples, pool = sorted(errors), self.pool
+        places = {example: column for column, example in enumerate(pool.examples)}
         columns = np.array([places.get(example, -1) for example in examples], np.int64)
-        clusters = self.pool.clusters_n[columns]
-        told = [i for i, example in enumerate(examples) if example in texts]
+        clusters = pool.clusters_n[columns]
+        told = np.array([i for i, example in enumerate(examples) if example in texts], np.int64)
         lost = next((e for e in examples if e not in places and e not in texts), None)
         if lost is not None:
             raise RoutingError(f"the router was not fitted on {lost!r}; give its text")
-        if told:
-            embeddings = self.embedder.embed([texts[examples[i]] for i in told])
+        if told.size:
+            embeddings = self._checked([examples[i] for i in told], [texts[examples[i]] for i in told])
             clusters[told] = self.clusters.assign(embeddings)
-            gaps = np.abs(embeddings - self.pool.embeddings_nd[columns[told]]).max(axis=1)
-            other = np.flatnonzero((columns[told] >= 0) & (gaps > _SAME))
-            if other.size:
-                raise RoutingError(
-                    f"{examples[told[int(other[0])]]!r} is another prompt here than in the fit; "
-                    "give the answers to the same prompts, or other ids"
-                )
+            if self.predictor.by_prompt:
+                new = columns[told] < 0
+                added = [examples[i] for i in told[new]]
+                pool = pool.with_prompts(added, embeddings[new], clusters[told[new]])
+                columns[told[new]] = len(places) + np.arange(len(added))
         values = np.array([errors[example] for example in examples], np.float64)
-        return Evidence(errors_n=values, clusters_n=clusters, columns_n=columns)
+        return Evidence(errors_n=values, clusters_n=clusters, columns_n=columns), pool
 
-
-def chosen_candidate(errors_mn: Floats, embeddings_nd: Embeddings, options: RouterOptions) -> Candidate:
-    """The estimator and the number of clusters: as asked for, else what predicts known models best.
-
-    Of fewer than six known models too little can be learnt to choose: then `empirical_bayes` is taken,
-    and twenty clusters, or one for each ten prompts where that is less.
-
-    Raises:
-        RoutingError: The estimator is not known.
-    """
-    most = max(1, len(embeddings_nd) // _PROMPTS_EACH)
-    if options.estimator is not None and options.clusters is not None:
-        return Candidate(estimator=options.estimator, clusters=options.clusters)
-    if len(errors_mn) < _LEAST_TO_CHOOSE:
-        return Candidate(
-            estimator=options.estimator or "empirical_bayes", clusters=options.clusters or min(20, most)
-        )
-    counts = (options.clusters,) if options.clusters else tuple(k for k in COUNTS if k <= most)
-    tried = [*candidates(options.estimator or "low_rank", counts)]
-    return choose(tried, errors_mn, embeddings_nd, Trials(answers=options.answers, seed=options.seed))[0]
+    def _checked(self, examples: Sequence[str], texts: Sequence[str]) -> Embeddings:
+        """The texts' embeddings; those of fit prompts must be what they were."""
+        embeddings = self.embedder.embed(texts)
+        places = {example: column for column, example in enumerate(self.pool.examples)}
+        columns = np.array([places.get(example, -1) for example in examples], np.int64)
+        gaps = np.abs(embeddings - self.pool.embeddings_nd[columns]).max(axis=1)
+        other = np.flatnonzero((columns >= 0) & (gaps > _SAME))
+        if other.size:
+            raise RoutingError(
+                f"{examples[int(other[0])]!r} is another prompt here than in the fit; "
+                "give the answers to the same prompts, or other ids"
+            )
+        return embeddings
 
 
 def _check_model(name: str, cost_usd: float, *, answers: int) -> None:
@@ -308,71 +396,3 @@ def _check_model(name: str, cost_usd: float, *, answers: int) -> None:
         raise RoutingError(
             f"the cost of {name!r} is {cost_usd} USD, and unknown is not free; give a number of at least 0"
         )
-
-
-def _none(clusters: int, prompts: int) -> Profiles:
-    """No model."""
-    empty = np.zeros((0, clusters))
-    return Profiles(
-        names=(), psi_mk=empty, sd_mk=empty, answers_mk=empty.astype(np.int64), cost_usd_m=np.zeros(0),
-        errors_mn=np.zeros((0, prompts)),
-    )  # fmt: skip
-
-
-def _profile(
-    model: tuple[str, float], estimator: Estimator, evidence: Evidence, others: Profiles
-) -> Profiles:
-    """Of a model by name and cost; `others` have the shape."""
-    estimate = estimator.profile(evidence)
-    _, answers = evidence.counts(others.psi_mk.shape[1])
-    errors = np.full((1, others.errors_mn.shape[1]), np.nan)
-    seen = evidence.columns_n >= 0
-    errors[0, evidence.columns_n[seen]] = evidence.errors_n[seen]
-    return Profiles(
-        names=(model[0],),
-        psi_mk=estimate.psi_k[None],
-        sd_mk=estimate.sd_k[None],
-        answers_mk=answers[None].astype(np.int64),
-        cost_usd_m=np.array([model[1]]),
-        errors_mn=errors,
-    )
-
-
-def _read(record: Mapping[str, Any], tensors: Mapping[str, Any], embedder: Embedder | None) -> Router:
-    given, wanted = embedder or load_embedder(record["embedder"]["name"]), record["embedder"]
-    if given.fingerprint != wanted["fingerprint"]:
-        raise RoutingError(
-            f"the router was fitted with the embedder {wanted['name']} {wanted['fingerprint']}, not with "
-            f"{given.name} {given.fingerprint}; use that one, or fit the router again"
-        )
-    candidate = Candidate(**record["candidate"])
-    count, prompts, clusters = len(record["models"]), len(record["examples"]), candidate.clusters
-    shapes = {
-        "centroids": (clusters, given.dimensions), "psi": (count, clusters), "sd": (count, clusters),
-        "answers": (count, clusters), "cost_usd": (count,), "errors": (count, prompts),
-        "prompts": (prompts, given.dimensions), "prompt_clusters": (prompts,),
-        "known_errors": (len(tensors["known_errors"]), prompts),
-    }  # fmt: skip
-    for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise ValueError(f"{name} has shape {tensors[name].shape} where {shape} is needed")
-    return Router(
-        embedder=given,
-        candidate=candidate,
-        clusters=Clusters(centroids_kd=tensors["centroids"]),
-        models=Profiles(
-            names=tuple(record["models"]),
-            psi_mk=tensors["psi"],
-            sd_mk=tensors["sd"],
-            answers_mk=tensors["answers"],
-            cost_usd_m=tensors["cost_usd"],
-            errors_mn=tensors["errors"],
-        ),
-        pool=Fit(
-            examples=tuple(record["examples"]),
-            embeddings_nd=tensors["prompts"],
-            clusters_n=tensors["prompt_clusters"],
-            errors_mn=tensors["known_errors"],
-            dearest_usd=float(record["dearest_usd"]),
-        ),
-    )

@@ -15,8 +15,9 @@ import numpy as np
 from modelyard.core.errors import RoutingError
 from modelyard.routing.answers import Embeddings, Floats, Integers
 from modelyard.routing.candidates import Candidate
-from modelyard.routing.clusters import fit_clusters
+from modelyard.routing.clusters import Clusters, fit_clusters
 from modelyard.routing.estimators import Evidence, Known
+from modelyard.routing.estimators.nearest import Nearest, Neighbours
 
 #: The share of prompts that candidates are judged on, and how often models are divided and answers drawn.
 _JUDGED, _FOLDS, _DRAWS = 0.4, 5, 2
@@ -64,17 +65,15 @@ def choose(
     spaces = {
         k: fit_clusters(embeddings_nd[fitted], k, trials.seed) for k in {c.clusters for c in candidates}
     }
-    places = {
-        k: (space.assign(embeddings_nd[fitted]), space.assign(embeddings_nd[judged]))
-        for k, space in spaces.items()
-    }
+    grounds = {k: _Ground.of(space, embeddings_nd, fitted, judged) for k, space in spaces.items()}
     splits = list(_splits(len(errors_mn), len(fitted), trials, chance))
     scores: dict[str, float] = {}
     for candidate in candidates:
-        inside, outside = places[candidate.clusters]
-        known = Known(errors_mn=errors_mn[:, fitted], clusters_n=inside, clusters=candidate.clusters)
+        ground = grounds[candidate.clusters]
         losses = [
-            relative_brier(_predicted(candidate, known, split)[:, outside], errors_mn[split.held][:, judged])
+            relative_brier(
+                _predicted(candidate, ground, errors_mn[:, fitted], split), errors_mn[split.held][:, judged]
+            )
             for split in splits
         ]
         scores[candidate.name] = float(np.mean(losses))
@@ -97,21 +96,53 @@ def _splits(models: int, prompts: int, trials: Trials, chance: np.random.Generat
             yield _Split(held=np.sort(held), drawn=chance.choice(prompts, count, replace=False))
 
 
-def _predicted(candidate: Candidate, known: Known, split: _Split) -> Floats:
-    """The held-out models' errors by cluster, [held, K]."""
-    rest = np.setdiff1d(np.arange(len(known.errors_mn)), split.held)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """The prompts that are fitted and judged on: embeddings, and their clusters of one number."""
+
+    fitted_nd: Embeddings
+    judged_qd: Embeddings
+    inside_n: Integers
+    outside_q: Integers
+
+    @classmethod
+    def of(cls, space: Clusters, embeddings_nd: Embeddings, fitted: Integers, judged: Integers) -> _Ground:
+        inside, outside = embeddings_nd[fitted], embeddings_nd[judged]
+        return cls(
+            fitted_nd=inside,
+            judged_qd=outside,
+            inside_n=space.assign(inside),
+            outside_q=space.assign(outside),
+        )
+
+
+def _predicted(candidate: Candidate, ground: _Ground, errors_mn: Floats, split: _Split) -> Floats:
+    """The held-out models' errors on the judged prompts, [held, Q]."""
+    if candidate.nearest is not None:
+        return _nearest(candidate.nearest, ground, errors_mn, split)
+    rest = np.setdiff1d(np.arange(len(errors_mn)), split.held)
     estimator = candidate.fit(
-        Known(errors_mn=known.errors_mn[rest], clusters_n=known.clusters_n, clusters=known.clusters)
+        Known(errors_mn=errors_mn[rest], clusters_n=ground.inside_n, clusters=candidate.clusters)
     )
-    return np.array(
-        [
-            estimator.profile(
-                Evidence(
-                    errors_n=known.errors_mn[model, split.drawn],
-                    clusters_n=known.clusters_n[split.drawn],
-                    columns_n=split.drawn,
-                )
-            ).psi_k
-            for model in split.held
-        ]
-    )
+    profiles = [
+        estimator.profile(
+            Evidence(
+                errors_n=errors_mn[model, split.drawn],
+                clusters_n=ground.inside_n[split.drawn],
+                columns_n=split.drawn,
+            )
+        ).psi_k
+        for model in split.held
+    ]
+    return np.array(profiles)[:, ground.outside_q]
+
+
+def _nearest(rule: Nearest, ground: _Ground, errors_mn: Floats, split: _Split) -> Floats:
+    """As `_predicted`; a model that was asked none of the drawn prompts is half wrong."""
+    drawn = errors_mn[np.ix_(split.held, split.drawn)]
+    told = ~np.isnan(drawn).all(axis=1)
+    predicted = np.full((len(drawn), len(ground.judged_qd)), 0.5)
+    if told.any():
+        neighbours = Neighbours.of(rule, ground.fitted_nd[split.drawn], drawn[told])
+        predicted[told] = neighbours.predict(ground.judged_qd)[0]
+    return predicted

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from modelyard.core.errors import RoutingError
+from modelyard.results.outcomes import write_prompts
 
 RATES = {"poet": (0.1, 0.8), "coder": (0.8, 0.1), "cheap": (0.6, 0.6)}
 PRICES = {"poet": 0.01, "coder": 0.02, "cheap": 0.001}
@@ -94,3 +95,150 @@ def test_a_curve_on_fit_prompts_or_without_a_model_is_refused(call, router, tabl
 def test_a_model_without_rows_is_not_onboarded(call, router, table, tmp_path):
     told = call("onboard", "nobody", "--results", tmp_path / "answers")
     assert isinstance(told.exception, RoutingError) and "no row has the model 'nobody'" in str(told.exception)
+
+
+def test_a_choice_is_explained(call, router, tmp_path):
+    asked = ("router", "explain", "compiler loop", "--neighbours", 3)
+    told = json.loads(call(*asked, "--json").output)
+    assert [row["name"] for row in told["standings"]] == ["coder", "cheap"]
+    assert {row["answers"] for row in told["standings"]} == {40}
+    assert [near["text"] for near in told["neighbours"]] == [None] * 3
+    shown = call(*asked).output
+    assert "40 of 80 fit prompts" in shown and "coder: the least predicted error; its score is 0." in shown
+    assert WORDS[1] not in shown
+    known = (*asked, "--results", tmp_path / "answers")
+    assert call(*known).output.count(WORDS[1]) == 3
+    assert all(WORDS[1] in near["text"] for near in json.loads(call(*known, "--json").output)["neighbours"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--deny", "coder"), "cheap: the least predicted error; no other model could be chosen"),
+        (
+            ("--quality", "0"),
+            "cheap: the cheapest with a predicted quality of 0; it costs 0.001 USD, coder 0.02",
+        ),
+        (("--budget-usd", "0.01"), "over the budget"),
+        (("--lambda", "2"), "the least error + 2 * cost relative to the dearest"),
+    ],
+)
+def test_why_a_model_wins(call, router, options, told):
+    assert told in call("router", "explain", "compiler loop", *options).output
+
+
+def test_texts_of_other_prompts_do_not_explain(call, router, table, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_prompts(other / "prompts.parquet", [{"example_id": f"q{i}", "text": "else"} for i in range(80)])
+    told = call("router", "explain", "compiler loop", "--results", other)
+    assert isinstance(told.exception, RoutingError) and "is another prompt here" in str(told.exception)
+
+
+@pytest.fixture
+def held(table, tmp_path):
+    return table(tmp_path / "held", ["cheap", "coder", "poet"], range(100, 300))
+
+
+def test_two_routers_are_compared(call, router, held, table, tmp_path):
+    few = table(tmp_path / "new", ["poet"], range(60))
+    (tmp_path / "more").mkdir()
+    for file in router.iterdir():
+        (tmp_path / "more" / file.name).write_bytes(file.read_bytes())
+    call("onboard", "poet", "--results", few, "--router", tmp_path / "more")
+    asked = ("router", "compare", router, tmp_path / "more", "--results", held, "--draws", 300)
+    told = json.loads(call(*asked, "--json").output)
+    assert (told["a"]["models"], told["b"]["models"]) == (["cheap", "coder"], ["cheap", "coder", "poet"])
+    assert told["difference"]["low"] > 0.05 and told["b"]["area"] > told["a"]["area"]
+    assert told["difference"]["area"] == pytest.approx(told["b"]["area"] - told["a"]["area"], abs=1e-3)
+    assert [row["lambda"] for row in told["a"]["lambdas"]] == [0.0, 0.1, 0.3, 1.0, 3.0]
+    assert told["dearest_usd"] == pytest.approx(0.02) and told["cheapest"] == pytest.approx(0.05)
+    assert "area of B - A: +0." in call(*asked).output
+    same = call("router", "compare", router, router, "--results", held).output
+    assert "area of B - A: +0.0000, 95 % interval +0.0000 to +0.0000" in same
+
+
+def test_areas_are_compared_over_costs_that_both_can_answer_at(call, router, held, table, tmp_path):
+    dear = table(tmp_path / "dear", ["poet", "coder"], range(80))
+    call("router", "fit", "--results", dear, "--clusters", 2, "--embedder", "hashing", "--output", "other")
+    told = json.loads(call("router", "compare", router, "other", "--results", held, "--json").output)
+    assert told["cheapest"] == pytest.approx(0.5), "the poet is the cheapest of the second"
+
+
+def test_pictures_and_their_tables(call, router, held, tmp_path):
+    shown = call("router", "map", router, "--lambda", 0.1, "--plot", "map.svg").output
+    assert [line.split()[-1] for line in shown.splitlines()[1:]] in (["cheap", "coder"], ["coder", "cheap"])
+    told = json.loads(call("router", "map", router, "--lambda", 100, "--json").output)["clusters"]
+    assert [(row["prompts"], row["model"]) for row in told] == [(40, "cheap")] * 2
+    shown = call("router", "profiles", router, "--plot", "profiles.png").output
+    assert shown.splitlines()[0].split() == ["model", "0", "1"] and "*" not in shown
+    assert json.loads(call("router", "profiles", router, "--json").output)["cheap"]["answers"] == [40, 40]
+    call("router", "curve", router, "--results", held, "--plot", "curve.svg")
+    starts = {"map.svg": b"<svg", "curve.svg": b"<svg", "profiles.png": b"\x89PNG"}
+    assert {name: (tmp_path / name).read_bytes()[: len(start)] for name, start in starts.items()} == starts
+
+
+def test_clusters_without_answers_are_marked(call, router, table, tmp_path):
+    poems = table(tmp_path / "poems", ["poet"], range(0, 40, 2))
+    call("onboard", "poet", "--results", poems)
+    lines = call("router", "profiles", router).output.splitlines()
+    assert [line.count("*") for line in lines] == [0, 0, 0, 1]
+
+
+def test_what_a_day_costs(call, router, held, tmp_path):
+    asked = ("router", "cost", router, "--results", held, "--requests-per-day", 1000)
+    told = json.loads(call(*asked, "--lambda", 100, "--lambda", 0, "--json", "--plot", "cost.svg").output)
+    assert [row["lambda"] for row in told["router"]] == [0.0, 100.0]
+    assert told["router"][1]["usd_a_day"] == pytest.approx(1.0)
+    models = {row["model"]: row for row in told["models"]}
+    assert models["coder"]["usd_a_day"] == pytest.approx(20.0) and "poet" not in models
+    assert models["cheap"]["quality"] == told["router"][1]["quality"]
+    assert (tmp_path / "cost.svg").exists()
+    shown = call(*asked).output
+    assert "USD a day" in shown and "0.03 " in shown and "20.00" in shown
+
+
+@pytest.mark.parametrize("name", ["map", "profiles", "curve", "cost"])
+def test_a_plot_without_a_known_end_is_refused_at_once(call, tmp_path, name):
+    more = {"curve": ("--results", "x"), "cost": ("--results", "x", "--requests-per-day", 1)}.get(name, ())
+    told = call("router", name, "nowhere", "--plot", "out.pdf", *more)
+    assert isinstance(told.exception, RoutingError) and "a plot ends in" in str(told.exception)
+
+
+def test_facts_are_declared_and_asked_for(call, router):
+    shown = call("router", "facts", router, "coder", "--tools", "--context-tokens", 8000, "--latency-s", 1.5)
+    assert [line.split() for line in shown.output.splitlines()[1:]] == [
+        ["coder", "8000", "yes", "-", "1.5", "-"]
+    ]
+    told = json.loads(call("router", "facts", router, "--json").output)
+    assert told["cheap"] == dict.fromkeys(told["cheap"]) and told["coder"]["tools"] is True
+    assert json.loads(call("route", "rhyme", "--json", "--tools", "--latency-s", 2).output)[
+        "scores"
+    ].keys() == {"coder"}
+    lost = call("route", "rhyme", "--vision")
+    assert isinstance(lost.exception, RoutingError) and "vision is not known of cheap, coder" in str(
+        lost.exception
+    )
+    shown = call("router", "explain", "rhyme", "--context-tokens", 9000, "--deny", "cheap")
+    assert "too much for coder" in str(shown.exception)
+    assert "the use of tools is not known of it" in call("router", "explain", "rhyme", "--tools").output
+
+
+def test_facts_of_nobody_are_refused(call, router):
+    assert isinstance(call("router", "facts", router, "nobody", "--tools").exception, RoutingError)
+    assert isinstance(call("router", "facts", router, "nobody").exception, RoutingError)
+    assert "name the model" in call("router", "facts", router, "--tools").output
+
+
+def test_a_conversation_stays_and_new_models_are_tried(call, router):
+    stays = json.loads(
+        call("route", "compiler loop", "--json", "--previous", "cheap", "--margin", 0.9).output
+    )
+    assert stays["chosen"] == "cheap" and "'cheap' answered before" in stays["reason"]
+    asked = ("route", "compiler loop", "--json", "--explore", 1, "--new-below", 100)
+    tried = [json.loads(call(*asked, "--request-id", f"r{i}").output) for i in range(12)]
+    assert {each["chosen"] for each in tried} == {"cheap", "coder"}
+    assert {(each["explored"], each["propensity"]) for each in tried} == {(True, 0.5)}
+    assert tried[0] == json.loads(call(*asked, "--request-id", "r0").output)
+    lost = call(*asked)
+    assert isinstance(lost.exception, RoutingError) and "has no id" in str(lost.exception)

@@ -24,6 +24,7 @@ from modelyard.reports.charts import (
     bar_chart,
     cumulative_chart,
     line_chart,
+    logarithmic,
     spread,
     thin,
     to_svg,
@@ -216,3 +217,15 @@ def test_labels_are_moved_apart_in_order_and_within_bounds(places: list[float], 
 
 def test_labels_that_do_not_touch_stay_where_they_are() -> None:
     assert spread([0.9, 0.1, 0.5], 0.2, 0.0, 1.0) == [0.9, 0.1, 0.5]
+
+
+def test_an_x_axis_has_a_name_and_plain_logarithms() -> None:
+    x = np.geomspace(0.004, 1.0, 50)
+    figure = line_chart(x, [Line(name="a", y=x)], y_label="up", x_label="relative cost")
+    logarithmic(figure.axes[0], "x")
+    told = words(to_svg(figure))
+    assert {"relative cost", "0.005", "0.01", "0.2", "1"} <= set(told)
+    wide = line_chart(np.geomspace(1e-3, 1e3, 50), [Line(name="a", y=x)], y_label="up")
+    logarithmic(wide.axes[0], "x")
+    assert "0.01" in words(to_svg(wide)) and "0.02" not in words(to_svg(wide))
+    assert wide.axes[0].get_xlabel() == ""

@@ -27,6 +27,11 @@ def test_parts_keep_their_order():
     np.testing.assert_array_equal(part.errors_mn, [[1.0, 0.5]])
 
 
+@pytest.mark.parametrize("rows", [(1, 0), [1, 0], np.array([1, 0])])
+def test_models_are_taken_by_any_sequence(rows):
+    np.testing.assert_array_equal(answers().of_models(rows).errors_mn[0], [0.5, 0.0, 1.0])
+
+
 def test_the_mean_cost_is_of_answers_whose_cost_is_known():
     np.testing.assert_allclose(answers().mean_cost_usd(), [0.2, 1.0])
 

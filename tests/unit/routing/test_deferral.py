@@ -42,6 +42,16 @@ def test_among_equals_the_cheaper_is_taken():
     assert choices(np.zeros((3, 4)), np.array([0.5, 0.2, 0.2]), 0.0).tolist() == [1] * 4
 
 
+def test_costs_may_depend_on_the_prompt():
+    cost = np.array([[0.1, 0.9], [0.5, 0.5]])
+    assert choices(np.zeros((2, 2)), cost, 0.0).tolist() == [0, 1], "among equals the cheaper there"
+    assert choices(np.array([[0.5, 0.5], [0.2, 0.2]]), cost, 1.0).tolist() == [0, 1]
+    assert choices(np.array([[0.5, 0.1], [0.2, 0.2]]), cost, 0.1).tolist() == [1, 0]
+    errors, same = np.random.default_rng(0).random((3, 50)), np.repeat(COST[:, None], 50, axis=1)
+    for weight in (0.0, 0.3, 3.0):
+        np.testing.assert_array_equal(choices(errors, same, weight), choices(errors, COST, weight))
+
+
 def test_the_oracle_is_above_and_chance_is_not():
     truth = field()
     oracle, zero = truth.oracle(), truth.zero_router(1 - truth.quality_mq.mean(axis=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from modelyard.routing.answers import Answers
 from modelyard.routing.candidates import ESTIMATORS, Candidate
 from modelyard.routing.decision import Request
 from modelyard.routing.embedders import load_embedder
+from modelyard.routing.exploration import Exploration
+from modelyard.routing.facts import Facts
 from modelyard.routing.router import Router, RouterOptions
 
 EMBEDDER = load_embedder("hashing")
@@ -97,11 +100,66 @@ def test_a_batch_is_what_each_prompt_gets_alone():
 
 
 def test_near_prompts_explain_a_choice():
-    first, *rest = onboarded(fitted()).explain(TEXTS[4], 5)
+    first, *rest = onboarded(fitted()).explain(TEXTS[4], 5).neighbours
     assert first.example == "e04" and first.similarity == pytest.approx(1, abs=1e-5)
     assert set(first.errors) == set(MODELS)
     assert first.errors["maths"] == errors_of("maths")[4]
     assert all(int(near.example[1:]) % 3 == 1 for near in rest)
+
+
+def test_every_model_stands_in_an_explanation():
+    router = onboarded(fitted())
+    told = router.explain(TEXTS[1], 0, Request(lambda_=0.5, deny=("maths",)))
+    assert told.neighbours == () and told.decision == router.route(
+        TEXTS[1], Request(lambda_=0.5, deny=("maths",))
+    )
+    rows = {row.name: row for row in told.standings}
+    assert told.standings[0].name == told.decision.chosen and told.standings[-1].name == "maths"
+    scores = [row.score for row in told.standings[:-1]]
+    assert scores == sorted(scores) and {n: r.score for n, r in rows.items() if r.excluded is None} == (
+        told.decision.scores
+    )
+    assert (rows["maths"].score, rows["maths"].excluded) == (None, "denied")
+    assert (rows["poet"].answers, rows["new"].answers) == (30, 0), "a new model answered e00, e03, ..."
+    won = told.standings[0]
+    assert (won.low, won.predicted_error, won.high) == (
+        told.decision.low, told.decision.predicted_error, told.decision.high,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "excluded"),
+    [
+        ({"budget_usd": 0.025}, {"both": "over the budget", "poet": "over the budget"}),
+        ({"allow": ("poet", "both")}, {"maths": "not among the allowed", "tiny": "not among the allowed"}),
+        ({"quality": 0.0}, {}),
+        ({"quality": 1.0}, {}),
+    ],
+)
+def test_who_is_left_out_of_a_decision_and_why(asked, excluded):
+    told = fitted().explain(TEXTS[1], 1, Request(**asked)).standings
+    assert {row.name: row.excluded for row in told if row.excluded} == excluded
+    if asked.get("quality") == 0.0:
+        assert [row.name for row in told] == ["tiny", "maths", "poet", "both"], "by cost"
+
+
+def test_who_is_chosen_stands_first_though_another_scores_better():
+    told = fitted().explain(TEXTS[1], 0, Request(previous="tiny", margin=1.0))
+    first, second, *_ = told.standings
+    assert first.name == told.decision.chosen == "tiny" and second.score < first.score
+
+
+def test_a_quality_leaves_out_who_is_below_it():
+    told = fitted().explain(TEXTS[1], 1, Request(quality=0.6)).standings
+    assert {row.name for row in told if row.excluded == "below the quality asked for"} == {"maths", "tiny"}
+
+
+def test_texts_of_other_prompts_are_seen():
+    router = fitted()
+    router.check_texts({"e00": TEXTS[0], "stranger": "x"})
+    router.check_texts({})
+    with pytest.raises(RoutingError, match="'e01' is another prompt"):
+        router.check_texts({"e00": TEXTS[0], "e01": TEXTS[2]})
 
 
 def test_new_prompts_need_their_text_and_known_ones_the_same():
@@ -213,6 +271,7 @@ def test_a_record_cut_short_is_refused(saved):
     [
         ({"schema": "modelyard.router/2"}, "schema is 'modelyard.router/2'"),
         ({"models": []}, "do not fit together"),
+        ({"facts": {"poet": {"wings": 2}}}, "do not fit together"),
         ({"examples": ["a"]}, "do not fit together"),
         ({"candidate": {"estimator": "low_rank", "clusters": 3, "magic": 1}}, "do not fit together"),
         ({"candidate": {"estimator": "magic", "clusters": 3}}, "'magic' is not known"),
@@ -247,6 +306,46 @@ def test_what_is_not_asked_for_is_chosen_on_known_models():
     assert one.candidate == Candidate(estimator="means", clusters=1)
     few = Router.fit(pool.of_models([0, 1]), TEXTS, EMBEDDER, RouterOptions())
     assert (few.candidate.estimator, few.candidate.clusters) == ("empirical_bayes", 9)
+
+
+def test_facts_are_kept_with_their_model(saved):
+    router = Router.load(saved)
+    assert router.facts == {}
+    told = router.declare("poet", Facts(tools=True, latency_s=2.0)).declare("both", Facts(context_tokens=9))
+    told = told.declare("poet", Facts(latency_s=1.0))
+    assert told.facts == {"poet": Facts(tools=True, latency_s=1.0), "both": Facts(context_tokens=9)}
+    assert told.route(TEXTS[0], Request(tools=True)).chosen == "poet"
+    told.save(saved)
+    after = Router.load(saved)
+    assert after.facts == told.facts
+    assert after.route_batch(TEXTS, Request(latency_s=1.0)) == told.route_batch(TEXTS, Request(latency_s=1.0))
+    assert after.route(TEXTS[1]) == router.route(TEXTS[1]), "who asks for nothing sees no difference"
+    assert after.remove("poet").facts == {"both": Facts(context_tokens=9)}
+    with pytest.raises(RoutingError, match="'nobody' is not in the router"):
+        router.declare("nobody", Facts(tools=True))
+
+
+@pytest.mark.parametrize("facts", [{}, None])
+def test_routers_written_before_facts_have_none(saved, facts):
+    path = saved / "router.json"
+    record = json.loads(path.read_text())
+    record = {name: value for name, value in record.items() if name not in ("digest", "facts")}
+    record |= {} if facts is None else {"facts": facts}
+    path.write_text(json.dumps({**record, "digest": digest_json(record)}))
+    assert Router.load(saved).facts == {}
+    with pytest.raises(RoutingError, match="the use of tools is not known of both"):
+        Router.load(saved).route("x", Request(tools=True))
+
+
+def test_each_request_of_a_batch_has_its_own_lot():
+    explore = Exploration(epsilon=0.5, answers=40, request_id="batch")
+    router, asked = onboarded(fitted()), Request(explore=explore)
+    ids = [f"r{i}" for i in range(40)]
+    told = router.route_batch([TEXTS[0]] * 40, asked, request_ids=ids)
+    alone = [router.route(TEXTS[0], Request(explore=replace(explore, request_id=each))) for each in ids]
+    assert told == alone and {each.chosen for each in told} == {"maths", "new"}, "only `new` has few answers"
+    with pytest.raises(RoutingError, match="2 requests explore with 0 ids"):
+        router.route_batch(TEXTS[:2], asked)
 
 
 def test_another_embedder_is_refused(saved):

@@ -9,7 +9,13 @@ from modelyard.cli.lazy import LazyGroup
 _COMMANDS = {
     "fit": "Fit a router on a table of answers.",
     "show": "Tell what a router knows of each model.",
+    "explain": "Tell why a prompt goes to a model: every candidate's standing and the nearest prompts.",
     "curve": "Measure a router on held-out answers: quality over cost, beside what needs no router.",
+    "compare": "Compare two routers on the same held-out answers, with an interval of the difference.",
+    "cost": "Tell what a router costs a day, beside each model alone.",
+    "facts": "Declare a model's context, tools, vision and latency, which requests may ask for.",
+    "map": "Tell which model wins in each cluster of prompts, and draw it.",
+    "profiles": "Tell each model's predicted error in each cluster, and draw it.",
 }
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from modelyard.cli.options import json_option, print_json
-from modelyard.cli.router.options import results_option
-from modelyard.core.errors import RoutingError
+from modelyard.cli.router.options import plot_option, results_option
 
 if TYPE_CHECKING:
-    from modelyard.routing.answer_table import AnswerTable
-    from modelyard.routing.router import Router
+    from modelyard.routing.deferral import Curve
+    from modelyard.routing.measuring import HeldOut
 
 _SHARE = 0.99
 
@@ -22,8 +20,9 @@ _SHARE = 0.99
 @click.command(name="curve")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @results_option
+@plot_option
 @json_option
-def command(folder: Path, results: tuple[Path, ...], as_json: bool) -> None:
+def command(folder: Path, results: tuple[Path, ...], plot: Path | None, as_json: bool) -> None:
     """Measure a router on answers to prompts that it was not fitted on.
 
     Area is the mean quality over relative costs from the cheapest model's to the dearest's; QNC99 the
@@ -31,9 +30,16 @@ def command(folder: Path, results: tuple[Path, ...], as_json: bool) -> None:
     ZeroRouter mixes models without looking at prompts; the oracle knows who will be right.
     """
     from modelyard.routing.answer_table import read_answer_table
+    from modelyard.routing.measuring import held_out
+    from modelyard.routing.pictures import check_picture, curve_picture, write_picture
     from modelyard.routing.router import Router
 
-    record = _measured(Router.load(folder), read_answer_table(results))
+    if plot:
+        check_picture(plot)
+    measured = held_out(Router.load(folder), read_answer_table(results))
+    if plot:
+        write_picture(curve_picture(measured), plot)
+    record = _record(measured)
     if as_json:
         print_json(record)
         return
@@ -42,53 +48,35 @@ def command(folder: Path, results: tuple[Path, ...], as_json: bool) -> None:
     )
     click.echo(f"{'':<12} {'area':>7} {'QNC99':>7} {'peak':>7}")
     for name, row in record["curves"].items():
-        reached = "never" if row["qnc99"] is None else f"{row['qnc99']:.4f}"
-        click.echo(f"{name:<12} {row['area']:>7.4f} {reached:>7} {row['peak']:>7.4f}")
+        click.echo(f"{name:<12} {numbers_line(row)}")
 
 
-def _measured(router: Router, table: AnswerTable) -> dict[str, Any]:
-    """On the prompts that every model of the router has answered."""
-    import numpy as np
-
-    from modelyard.routing.deferral import Field
-
-    lost = [name for name in router.names if name not in table.answers.models]
-    if lost:
-        raise RoutingError(
-            f"the held-out results have no answer of {', '.join(lost)}; add them, or remove the model"
-        )
-    seen = set(table.answers.examples) & set(router.pool.examples)
-    if seen:
-        raise RoutingError(
-            f"the router was fitted on {min(seen)!r} and {len(seen) - 1} more of these prompts; give others"
-        )
-    answers = table.answers.of_models([table.answers.models.index(name) for name in router.names])
-    told = np.flatnonzero(~np.isnan(answers.errors_mn).any(axis=0))
-    if not told.size:
-        raise RoutingError(
-            "no prompt of the held-out results was answered by every model; add the missing rows"
-        )
-    answers, cost = answers.to_prompts(told), answers.mean_cost_usd()
-    if cost.max() <= 0:
-        raise RoutingError("every model costs 0 USD, so that quality over cost is no question; give prices")
-    field = Field(quality_mq=1.0 - answers.errors_mn, cost_m=cost / cost.max())
-    shares = np.bincount(router.pool.clusters_n, minlength=len(router.clusters)) / len(router.pool.examples)
+def _record(measured: HeldOut) -> dict[str, Any]:
+    cost_m = measured.spent_usd_m
+    dearest = float(cost_m.max())
     curves = {
-        "router": field.curve(router.predicted_errors([table.prompts[i] for i in told])),
-        "zero_router": field.zero_router(np.array([psi_k @ shares for psi_k in router.models.psi_mk])),
-        "oracle": field.oracle(),
+        "router": measured.router(dearest).curve(),
+        "zero_router": measured.zero_router(dearest).curve(),
+        "oracle": measured.oracle(dearest).curve(),
     }
-    rows = {}
-    for name, curve in curves.items():
-        qnc = curve.cost_of(_SHARE * field.best_single)
-        rows[name] = {
-            "area": curve.area(field.cheapest),
-            "qnc99": None if math.isnan(qnc) else qnc,
-            "peak": curve.peak,
-        }
+    cheapest, best = float(cost_m.min()) / dearest, measured.best_single
     return {
-        "prompts": len(told),
-        "left_out": len(table.prompts) - len(told),
-        "best_single": field.best_single,
-        "curves": rows,
+        "prompts": len(measured.examples),
+        "left_out": measured.left_out,
+        "best_single": best,
+        "curves": {name: numbers(curve, cheapest, best) for name, curve in curves.items()},
     }
+
+
+def numbers(curve: Curve, cheapest: float, best_single: float) -> dict[str, float | None]:
+    """Area, QNC99 and peak of a curve; None for a quality that is never reached."""
+    import math
+
+    qnc = curve.cost_of(_SHARE * best_single)
+    return {"area": curve.area(cheapest), "qnc99": None if math.isnan(qnc) else qnc, "peak": curve.peak}
+
+
+def numbers_line(row: dict[str, Any]) -> str:
+    """The same as columns of a table."""
+    reached = "never" if row["qnc99"] is None else f"{row['qnc99']:.4f}"
+    return f"{row['area']:>7.4f} {reached:>7} {row['peak']:>7.4f}"

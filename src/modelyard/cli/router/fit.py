@@ -20,8 +20,8 @@ from modelyard.cli.router.options import results_option
 )  # fmt: skip
 @click.option("--clusters", type=click.IntRange(min=1), help="Clusters of prompts. [default: chosen]")
 @click.option(
-    "--estimator", help="low_rank, transfer, empirical_bayes, means or laplace. [default: low_rank, its "
-    "options chosen on the known models; empirical_bayes with fewer than six]",
+    "--estimator", help="low_rank, transfer, empirical_bayes, nearest, means or laplace. [default: "
+    "low_rank, its options chosen on the known models; empirical_bayes with fewer than six]",
 )  # fmt: skip
 @click.option(
     "--validation", "expected", type=click.IntRange(min=1), default=400, show_default=True,
@@ -34,7 +34,8 @@ def command(results: tuple[Path, ...], output: Path, embedder: str, as_json: boo
     """Fit a router on the results of known models."""
     from modelyard.routing.answer_table import read_answer_table
     from modelyard.routing.embedders import load_embedder
-    from modelyard.routing.router import Router, RouterOptions
+    from modelyard.routing.fitting import RouterOptions
+    from modelyard.routing.router import Router
 
     options = RouterOptions(answers=told.pop("expected"), **told)
     read = read_answer_table(results)
