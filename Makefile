@@ -29,6 +29,7 @@ bench: .venv/dev.stamp  ## the measurements of docs/benchmarks.md
 soak: .venv/dev.stamp  ## the long kill campaigns
 	$(BIN)/python -m modelyard.testing.train_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.merge_campaign --kills 50
+	$(BIN)/python -m modelyard.testing.evaluate_campaign --kills 50
 
 docs: .venv/dev.stamp  ## docs/reference.md from --help
 	$(BIN)/python -m tests.docs.reference > docs/reference.md

@@ -19,12 +19,20 @@ import yaml
 from tests.docs import pages
 
 from modelyard.cli.main import cli
+from modelyard.evaluation.pool import read_pool
 from modelyard.lifecycle.declaration import read_declaration
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = ("README.md", "docs/tutorial.md", "docs/how-to.md", "docs/merging.md", "docs/routing.md")
+RUN = (
+    "README.md",
+    "docs/tutorial.md",
+    "docs/how-to.md",
+    "docs/merging.md",
+    "docs/evaluating.md",
+    "docs/routing.md",
+)
 #: Where a reader looks for a command.
-PAGES = ("tutorial", "how-to", "merging", "routing")
+PAGES = ("tutorial", "how-to", "merging", "evaluating", "routing")
 #: What CI runs on its own.
 ELSEWHERE = ("make demo", "make test")
 LIMIT_S = 600.0
@@ -154,6 +162,24 @@ def test_a_fragment_of_models_is_accepted(tmp_path: Path, place: str, body: str)
     path.write_text(YARD + yaml.safe_dump({"models": models}))
     declared = read_declaration(path, tmp_path / "run")
     assert [member.name for member in declared.members] == [model["name"] for model in models], place
+
+
+def _pools() -> Iterator[tuple[str, str]]:
+    for path in pages.page_files(ROOT):
+        for block in pages.blocks(path.read_text()):
+            if (
+                block.language == "yaml"
+                and block.path is None
+                and "pool" in (yaml.safe_load(block.body) or ())
+            ):
+                yield f"{path.name}:{block.line}", block.body
+
+
+@pytest.mark.parametrize(("place", "body"), list(_pools()))
+def test_a_fragment_of_a_pool_is_accepted(tmp_path: Path, place: str, body: str) -> None:
+    document = yaml.safe_load(body)
+    models = read_pool(document, path=tmp_path / "yard.yaml")
+    assert [model.name for model in models] == [entry["name"] for entry in document["pool"]], place
 
 
 def _complete(model: dict[str, object]) -> dict[str, object]:

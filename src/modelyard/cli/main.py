@@ -21,6 +21,7 @@ _COMMANDS = {
     "train": "Plan or run the training commands of an ELPA file.",
     "integrate": "Build an ELPA policy from validation errors.",
     "merge": "Merge checkpoints, out of core, by a mergekit file; compare, inspect and verify them.",
+    "evaluate": "Ask every model of a pool the questions of a frozen set, and score the answers.",
     "router": "Fit, inspect and measure a router: which model of a pool a prompt should go to.",
     "onboard": "Add a model to a router from a few of its answers.",
     "route": "Tell which model a prompt should go to.",

@@ -16,6 +16,8 @@
     ├── CheckpointError       a checkpoint that cannot be read: header, shard, tensor, config
     ├── MergeError            a merge that cannot be planned or carried out
     ├── TableError            predictions, truth or errors that cannot be used
+    ├── EngineError           a model that cannot be asked at all: no access, no such model, nothing there
+    ├── EvaluationError       an evaluation that cannot be planned or carried out
     ├── RoutingError          answers, profiles or a router that cannot be used
     └── PolicyError           an ensemble policy that cannot be built, read or executed
 
@@ -115,6 +117,14 @@ class MergeError(ModelyardError):
 
 class TableError(ModelyardError):
     """Predictions, truth or errors that cannot be used."""
+
+
+class EngineError(ModelyardError):
+    """A model that cannot be asked at all: no access, no such model, nothing there."""
+
+
+class EvaluationError(ModelyardError):
+    """An evaluation that cannot be planned or carried out."""
 
 
 class RoutingError(ModelyardError):

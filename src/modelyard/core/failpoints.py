@@ -21,6 +21,15 @@ MERGE_NAMES = (
     "merge.after_rename",
 )
 
+#: The failpoints of an evaluation.
+EVALUATE_NAMES = (
+    "evaluate.after_asked",
+    "evaluate.after_reply",
+    "evaluate.after_stored",
+    "evaluate.before_results",
+    "evaluate.before_record",
+)
+
 #: The failpoints that a run passes, so that its kill campaign can visit them all.
 NAMES = (
     "journal.before_write",

@@ -10,11 +10,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 _PROC = Path("/proc")
+
+
+def interpreter() -> str:
+    """The Python that runs modelyard, spelled the same way however it was started."""
+    spelled = Path(sys.prefix, "bin", "python")
+    return str(spelled) if spelled.exists() else sys.executable
 
 
 def boot_id() -> str:

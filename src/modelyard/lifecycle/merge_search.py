@@ -29,6 +29,7 @@ from modelyard.core.errors import MergeError
 from modelyard.core.faults import Faults
 from modelyard.core.files import read_json, write_json
 from modelyard.core.journal import Draft, Journal
+from modelyard.core.processes import interpreter
 from modelyard.jobs.backend import Backend
 from modelyard.jobs.command import check_command
 from modelyard.jobs.job import JobState
@@ -47,7 +48,6 @@ from modelyard.merging.yaml_places import read_text
 from modelyard.runs.directory import RunDirectory, create_run, drive
 from modelyard.runs.execution import ExecutionOptions, Outcome, open_backend, stop_requests
 from modelyard.runs.yard import Yard
-from modelyard.training.members import interpreter
 
 SCHEMA = "modelyard.merge_search/1"
 #: Options without which a search is another; not how many trials, nor how they are carried out.

@@ -12,13 +12,14 @@ from pathlib import Path
 
 from modelyard.core.faults import Faults
 from modelyard.core.files import write_json
+from modelyard.core.processes import interpreter
 from modelyard.jobs.command import fill, render_argv, render_shell
 from modelyard.jobs.job import Job
 from modelyard.jobs.plan import Plan, make_plan
 from modelyard.jobs.progress import StepProgress, StepStatus
 from modelyard.jobs.step import Output, Step
 from modelyard.lifecycle.declaration import Declaration, Preparation
-from modelyard.training.members import Member, interpreter, member_outputs, member_step, script_of, used_files
+from modelyard.training.members import Member, member_outputs, member_step, script_of, used_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,12 +12,11 @@ models/<name>/ what the members leave
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +26,7 @@ from modelyard.core.clock import stamp, utc_now
 from modelyard.core.errors import RunBusy, RunMismatch, RunNotFound
 from modelyard.core.files import read_json, write_json
 from modelyard.core.journal import Draft
+from modelyard.core.locks import held
 from modelyard.core.processes import identity, is_alive
 from modelyard.jobs.plan import Plan, plan_from, plan_record
 from modelyard.runs.yard import Yard
@@ -123,10 +123,9 @@ def drive(directory: RunDirectory) -> Iterator[Lease]:
     Raises:
         RunBusy: Another process drives it.
     """
-    descriptor = os.open(directory.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(held(directory.path / "lock"))
         except BlockingIOError as error:
             holder = read_lease(directory.path).get("holder", "unknown")
             raise RunBusy(
@@ -136,12 +135,8 @@ def drive(directory: RunDirectory) -> Iterator[Lease]:
         directory.cancel_path.unlink(missing_ok=True)
         lease = Lease(directory.path / "lease.json")
         lease.renew()
-        try:
-            yield lease
-        finally:
-            lease.end()
-    finally:
-        os.close(descriptor)
+        stack.callback(lease.end)
+        yield lease
 
 
 class Lease:

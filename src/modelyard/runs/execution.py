@@ -6,8 +6,6 @@ The one place that joins directory, journal, backend and runner; `train` and `up
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from pathlib import Path
 
 from modelyard.core.journal import Draft
 from modelyard.core.plugins import load_plugin
+from modelyard.core.signals import caught_signals
 from modelyard.jobs.backend import Backend, BackendSettings
 from modelyard.jobs.plan import Plan
 from modelyard.jobs.progress import Progress, StepProgress, StepStatus
@@ -117,24 +116,15 @@ def judge(progress: Progress, *, stopped: bool, continued: bool) -> Outcome:
 @contextmanager
 def stop_requests(directory: RunDirectory, lease: Lease) -> Iterator[Callable[[], str]]:
     """Give a function that tells whether a stop was asked for, and renews the lease when it is asked."""
-    caught: list[str] = []
+    with caught_signals() as caught:
 
-    def on_signal(number: int, _frame: object) -> None:
-        caught.append(signal.Signals(number).name)
+        def asked() -> str:
+            lease.renew()
+            if caught:
+                return caught[0]
+            return "cancel" if directory.cancel_path.exists() else ""
 
-    def asked() -> str:
-        lease.renew()
-        if caught:
-            return caught[0]
-        return "cancel" if directory.cancel_path.exists() else ""
-
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    previous = {number: signal.signal(number, on_signal) for number in numbers}
-    try:
         yield asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def visible_gpus(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from modelyard.core.faults import Faults, Section
+from modelyard.core.processes import interpreter
 from modelyard.jobs.command import check_command, check_placeholders, fill, render_argv, render_shell
 from modelyard.jobs.step import Output, Resources, Step, is_name
 
@@ -225,12 +225,6 @@ def script_of(argv: tuple[str, ...], scope: Scope) -> tuple[str, ...]:
     if len(argv) > 1 and argv[1].endswith((".py", ".sh", ".R", ".jl")) and not argv[1].startswith("-"):
         return (scope.absolute(argv[1]),)
     return ()
-
-
-def interpreter() -> str:
-    """The Python that runs modelyard, spelled the same way however it was started."""
-    spelled = Path(sys.prefix, "bin", "python")
-    return str(spelled) if spelled.exists() else sys.executable
 
 
 def base_values(run_dir: Path, folder: Path) -> dict[str, Scalar]:

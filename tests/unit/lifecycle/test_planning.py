@@ -12,6 +12,7 @@ import pytest
 
 from modelyard.core.errors import DocumentError
 from modelyard.core.faults import Faults
+from modelyard.core.processes import interpreter
 from modelyard.ensemble.__main__ import read_spec as read_elpa_spec
 from modelyard.ensemble.report_inputs import read_spec as read_report_spec
 from modelyard.jobs.job import Job, JobState, Report
@@ -21,7 +22,6 @@ from modelyard.jobs.step import Resources
 from modelyard.lifecycle.declaration import Declaration
 from modelyard.lifecycle.planning import Places, SpecWriter, up_plan
 from modelyard.results.collect import read_spec as read_collect_spec
-from modelyard.training.members import interpreter
 
 Declared = Callable[..., Declaration]
 Model = Callable[..., dict[str, Any]]

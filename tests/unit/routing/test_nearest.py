@@ -78,9 +78,9 @@ def test_a_batch_is_what_each_prompt_gets_alone():
 
 
 def test_what_is_a_little_nearer_counts_wherever_it_stands():
-    """Similarities 0.0003 apart: more than they are rounded to, and in the reverse order of the prompts."""
-    angles = np.arccos(np.linspace(0.5, 0.59, 300))
-    prompts = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    """The last five of 300 prompts are nearer by 0.001 than the first five."""
+    similar = np.concatenate([np.full(5, 0.5), np.full(290, 0.1), np.full(5, 0.501)])
+    prompts = np.stack([similar, np.sqrt(1 - similar**2)], axis=1).astype(np.float32)
     errors = np.where(np.arange(300) >= 295, 1.0, 0.0)[None]
     told, _ = Neighbours.of(Nearest(neighbours=5), prompts, errors).predict(np.array([[1, 0]], np.float32))
     assert told.tolist() == [[1.0]]

@@ -11,8 +11,8 @@ import pytest
 
 from modelyard.core.errors import DocumentError
 from modelyard.core.faults import Faults
+from modelyard.core.processes import interpreter
 from modelyard.training.elpa_config import TrainConfig, read_train_config, train_plan
-from modelyard.training.members import interpreter
 
 Read = Callable[..., TrainConfig]
 

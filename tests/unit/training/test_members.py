@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.core.faults import Faults, Section
+from modelyard.core.processes import interpreter
 from modelyard.jobs.step import Output, Resources
 from modelyard.training.members import (
     Limits,
@@ -19,7 +20,6 @@ from modelyard.training.members import (
     Scope,
     base_values,
     check_members,
-    interpreter,
     make_folders,
     member_outputs,
     member_step,
@@ -32,7 +32,7 @@ from modelyard.training.members import (
 )
 
 FOLDER = Path("/yard")
-CODE = "from modelyard.training.members import interpreter; print(interpreter(), end='')"
+CODE = "from modelyard.core.processes import interpreter; print(interpreter(), end='')"
 
 
 def scope(**values: Any) -> Scope:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from modelyard.core.plugins import load_plugin, plugin_names
 from modelyard.results.examples import Example, Score
@@ -18,6 +19,12 @@ class Scorer:
     name: str
     version: str
     judge: Callable[[Example, str], Score]
+    # Why an example cannot be scored so and what to do about it, or None.
+    problem: Callable[[Example], tuple[str, str] | None] = lambda _example: None
+    # Whether the model is asked for its likeliest letter instead of text.
+    by_likelihood: bool = False
+    # Whether another model's verdict is needed.
+    by_verdict: bool = False
 
     def score(self, example: Example, answer: str | None) -> Score:
         """The score of an answer; none, or an empty one, is wrong."""
@@ -31,6 +38,7 @@ def scorer_names() -> list[str]:
     return plugin_names(GROUP)
 
 
+@cache  # looking through what is installed takes milliseconds, and every example asks
 def load_scorer(name: str) -> Scorer:
     """The scorer of that name. Raises `PluginError`."""
     scorer: Scorer = load_plugin(GROUP, name)

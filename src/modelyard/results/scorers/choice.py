@@ -1,8 +1,11 @@
-"""The multiple-choice scorer: the letter that an answer states last; several without a verdict are wrong."""
+"""Multiple choice: `choice` takes the letter that an answer states last, several without a verdict are wrong;
+`likelihood` takes the letter that the model finds likeliest as the next token.
+"""
 
 from __future__ import annotations
 
 import re
+from string import ascii_uppercase
 
 from modelyard.results.examples import Example, Score
 from modelyard.results.scorers import Scorer
@@ -30,8 +33,35 @@ def _choice(example: Example, answer: str) -> Score:
     letter = stated_letter(answer)
     if letter is None:
         return Score(value=0.0, why="states no letter, or several")
-    right = letter in {each.strip().strip("().").upper() for each in example.answers}
-    return Score(value=float(right), why=f"states {letter}")
+    return Score(value=float(letter in _right(example)), why=f"states {letter}")
 
 
-CHOICE = Scorer(name="choice", version="1", judge=_choice)
+def letters(example: Example) -> tuple[str, ...]:
+    """The letters of an example's choices."""
+    return tuple(ascii_uppercase[: len(example.choices)])
+
+
+def _right(example: Example) -> set[str]:
+    return {each.strip().strip("().").upper() for each in example.answers}
+
+
+def _choice_problem(example: Example) -> tuple[str, str] | None:
+    if len(example.choices) > len(ascii_uppercase):
+        return f"has {len(example.choices)} choices", f"give at most {len(ascii_uppercase)}"
+    known = letters(example) if example.choices else tuple(ascii_uppercase)
+    strange = sorted(_right(example) - set(known))
+    if strange:
+        return f"has the answer {strange[0]!r}, which is no letter of its choices", "give the right letter"
+    return None
+
+
+def _likelihood_problem(example: Example) -> tuple[str, str] | None:
+    if len(example.choices) < 2:
+        return "has no choices to compare", "list at least two choices"
+    return _choice_problem(example)
+
+
+CHOICE = Scorer(name="choice", version="1", judge=_choice, problem=_choice_problem)
+LIKELIHOOD = Scorer(
+    name="likelihood", version="1", judge=_choice, problem=_likelihood_problem, by_likelihood=True
+)

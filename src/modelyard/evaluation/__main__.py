@@ -1,0 +1,33 @@
+"""`python -m modelyard.evaluation SPEC.json`: a step of a run that asks a model a part of its questions.
+
+Killed, it goes on where it was. Status 1 and the reason on standard error when the model cannot be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelyard.core.errors import ModelyardError
+from modelyard.evaluation.shards import ask_shard
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ask; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m modelyard.evaluation", description=__doc__)
+    parser.add_argument("spec", type=Path)
+    chosen = parser.parse_args(arguments)
+    try:
+        asked = ask_shard(chosen.spec, dict(os.environ))
+    except ModelyardError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"{asked} questions asked\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

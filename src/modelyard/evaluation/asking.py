@@ -1,0 +1,134 @@
+"""Asking one model its questions: several at a time, with pace, retries and a budget for them.
+
+A question that fails for good has no answer, and that is a result. A model that answers nothing at all is
+not a bad model but an unreachable one: then asking ends with an error.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from modelyard.core.errors import EngineError
+from modelyard.core.failpoints import failpoint
+from modelyard.evaluation.answer_store import AnswerStore
+from modelyard.evaluation.pool import Manners
+from modelyard.results.engines import Engine, Question, Reply
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
+#: Retries that are allowed in all: so many, or this share of the questions where that is more.
+_LEAST_RETRIES, _RETRIED_SHARE = 20, 0.2
+#: So many questions in a row without an answer end the asking.
+_LEAST_TRUST = 5
+_LOOK_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """What asking needs beside the questions."""
+
+    engine: Engine
+    store: AnswerStore
+    manners: Manners
+    # Tells why all shall stop; empty while nothing does.
+    stop: Callable[[], str] = lambda: ""
+    # Told of each reply, in the thread that asked.
+    told: Callable[[str, Reply], None] = lambda _key, _reply: None
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+
+
+def ask_all(questions: Mapping[str, Question], conversation: Conversation) -> None:
+    """Ask each question, by its key, until every one has a reply or a stop is asked for.
+
+    A stop waits for the questions that are under way: they are paid for.
+
+    Raises:
+        EngineError: The model cannot be asked at all, or stopped answering.
+    """
+    asker = _Asker(conversation, len(questions))
+    with ThreadPoolExecutor(conversation.manners.parallel, thread_name_prefix="ask") as pool:
+        futures = [pool.submit(asker.ask, key, question) for key, question in questions.items()]
+        try:
+            left = set(futures)
+            while left:
+                done, left = wait(left, timeout=_LOOK_S, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                if conversation.stop():
+                    break
+        finally:
+            asker.halted.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Asker:
+    """What the threads of one model share."""
+
+    def __init__(self, conversation: Conversation, questions: int) -> None:
+        self._told = conversation
+        self._lock = threading.Lock()
+        self._retries = max(_LEAST_RETRIES, int(_RETRIED_SHARE * questions))
+        self._trust = max(_LEAST_TRUST, conversation.manners.parallel)
+        self._failed_in_a_row = 0
+        self._next_start = 0.0
+        self.halted = threading.Event()
+
+    def ask(self, key: str, question: Question) -> None:
+        """Ask one question until it has a reply that counts, and keep that."""
+        tries = 0
+        while not self.halted.is_set():
+            self._wait_for_turn()
+            if self.halted.is_set():
+                return
+            self._told.store.asked(key)
+            failpoint("evaluate.after_asked")
+            reply = self._told.engine.ask(question, key)
+            failpoint("evaluate.after_reply")
+            if reply.again and tries < self._told.manners.retries and self._may_retry():
+                self._leave_alone(reply, tries)
+                tries += 1
+                continue
+            self._told.store.put(key, reply)
+            failpoint("evaluate.after_stored")
+            self._told.told(key, reply)
+            self._watch(reply)
+            return
+
+    def _wait_for_turn(self) -> None:
+        rate = self._told.manners.requests_per_minute
+        with self._lock:
+            start = max(self._next_start, time.monotonic())
+            self._next_start = start + (60.0 / rate if rate else 0.0)
+        self.halted.wait(max(0.0, start - time.monotonic()))
+
+    def _may_retry(self) -> bool:
+        with self._lock:
+            self._retries -= 1
+            return self._retries >= 0
+
+    def _leave_alone(self, reply: Reply, tries: int) -> None:
+        """Wait before the next try: all threads where the server says how long, else this one for a while."""
+        if reply.wait_s:
+            with self._lock:
+                self._next_start = max(
+                    self._next_start, time.monotonic() + min(reply.wait_s, _LONGEST_WAIT_S)
+                )
+            return
+        with self._lock:
+            jitter = self._told.chance.uniform(0.5, 1.0)
+        self.halted.wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**tries) * jitter)
+
+    def _watch(self, reply: Reply) -> None:
+        with self._lock:
+            self._failed_in_a_row = self._failed_in_a_row + 1 if reply.again else 0
+            if self._failed_in_a_row < self._trust:
+                return
+        self.halted.set()
+        raise EngineError(
+            f"{self._failed_in_a_row} questions in a row have no answer, the last for this reason: "
+            f"{reply.error}; see that the model is there, and go on with the same command"
+        )

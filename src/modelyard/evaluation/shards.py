@@ -1,0 +1,184 @@
+"""An evaluation's questions shared out over jobs of any backend.
+
+Each shard is a step with its own questions and its own file of answers (`python -m modelyard.evaluation
+SPEC.json`), so that a job needs neither the yard nor the frozen set. What the shards have answered is taken
+over into the yard; the evaluation then finds it there and asks nothing again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from modelyard.core.digests import digest_json
+from modelyard.core.faults import Faults, json_section
+from modelyard.core.files import write_json
+from modelyard.core.processes import interpreter
+from modelyard.evaluation.answer_store import AnswerStore, open_store
+from modelyard.evaluation.asking import Conversation, ask_all
+from modelyard.evaluation.evaluate import Evaluation, drawn, questions_of
+from modelyard.evaluation.frozen_sets import open_split
+from modelyard.evaluation.interview import store_path
+from modelyard.evaluation.pool import PoolModel, read_entry
+from modelyard.jobs.plan import Plan, make_plan
+from modelyard.jobs.step import Output, Step
+from modelyard.results.engines import Question
+from modelyard.runs.directory import create_run
+from modelyard.runs.execution import ExecutionOptions, Outcome, execute
+from modelyard.runs.yard import Yard
+
+SCHEMA = "modelyard.asked/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A part of one model's questions, and where its job leaves what."""
+
+    name: str
+    model: PoolModel
+    questions: Mapping[str, Question]
+    folder: Path
+
+    @property
+    def spec(self) -> Path:
+        """What the job is told."""
+        return self.folder / "specs" / f"{self.name}.json"
+
+    @property
+    def answers(self) -> Path:
+        """The job's own file of answers."""
+        return self.folder / "answers" / f"{self.name}.sqlite"
+
+    @property
+    def record(self) -> Path:
+        """Written when everything was asked."""
+        return self.folder / "answers" / f"{self.name}.json"
+
+
+def ask_in_shards(yard: Yard, evaluation: Evaluation, count: int, execution: ExecutionOptions) -> Outcome:
+    """Ask what has not been answered in so many jobs a model, and take over the answers.
+
+    Killed, it goes on with the same call: jobs that still run are adopted.
+
+    Raises:
+        RunError: Another process drives these jobs.
+        EvaluationError: Another process asks one of the models.
+        DocumentError: The set cannot be used.
+    """
+    examples = drawn(open_split(evaluation.frozen, yard.journal, evaluation.opening), evaluation.options)
+    left: dict[str, dict[str, Question]] = {}
+    for model in evaluation.models:
+        with open_store(store_path(yard, model)) as store:
+            asked = questions_of(model, examples, evaluation.options.samples)
+            answered = store.answered()
+            left[model.name] = {key: question for key, _, question in asked if key not in answered}
+    if not any(left.values()):
+        return Outcome.SUCCEEDED
+    keys = digest_json({"count": count, "left": {name: sorted(keys) for name, keys in left.items()}})
+    run = f"{evaluation.id}-shards-{keys.removeprefix('sha256:')[:8]}"
+    folder = yard.runs_dir / run
+    shards = [
+        shard for model in evaluation.models for shard in _shards(model, left[model.name], folder, count)
+    ]
+    plan = _plan(run, shards, folder)
+    for shard in shards:
+        write_json(shard.spec, _told(shard, count))
+    directory = create_run(
+        yard, folder, run=run, kind="evaluate", source=str(evaluation.frozen.path.absolute()), plan=plan
+    )
+    outcome, _ = execute(yard, directory, plan, execution)
+    for model in evaluation.models:
+        with open_store(store_path(yard, model)) as store:
+            _take_over(store, [shard for shard in shards if shard.model is model])
+    return outcome
+
+
+def ask_shard(spec: Path, environment: Mapping[str, str]) -> int:
+    """Carry out one shard, or go on with it; how many questions it asked.
+
+    Raises:
+        DocumentError: The spec cannot be read.
+        EngineError: The model cannot be asked.
+    """
+    section = json_section(spec)
+    entry, place = section.section("entry"), section.text("folder")
+    questions = {
+        str(item.raw("key")): Question(
+            example_id=item.text("example_id"),
+            prompt=str(item.raw("prompt") or ""),
+            messages=tuple((str(role), str(content)) for role, content in item.raw("messages") or ()),
+            letters=item.texts("letters"),
+            sample=item.integer("sample", 0, low=0),
+        )
+        for item in section.sections("questions")
+    }
+    answers, record = Path(section.text("answers")), Path(section.text("record"))
+    section.faults.raise_if_any()
+    model = read_entry(entry.data, place=str(spec), folder=Path(place))
+    with open_store(answers) as store:
+        answered = store.answered()
+        left = {key: question for key, question in questions.items() if key not in answered}
+        if left:
+            engine = model.settings.open(environment)
+            try:
+                ask_all(left, Conversation(engine=engine, store=store, manners=model.manners))
+            finally:
+                engine.close()
+    write_json(record, {"schema": SCHEMA, "questions": len(questions), "asked": len(left)})
+    return len(left)
+
+
+def _shards(model: PoolModel, left: Mapping[str, Question], folder: Path, count: int) -> list[Shard]:
+    keys, name = sorted(left), model.name.replace("/", "--")
+    return [
+        Shard(
+            name=f"{name}.{i + 1}-of-{count}",
+            model=model,
+            questions={key: left[key] for key in keys[i::count]},
+            folder=folder,
+        )
+        for i in range(count)
+        if keys[i::count]
+    ]
+
+
+def _plan(run: str, shards: Sequence[Shard], folder: Path) -> Plan:
+    steps = [
+        Step(
+            name=f"ask/{shard.name}",
+            argv=(interpreter(), "-m", "modelyard.evaluation", str(shard.spec)),
+            cwd=str(shard.model.folder),
+            secrets=shard.model.settings.secrets,
+            inputs=(str(shard.spec),),
+            outputs=(Output(path=str(shard.record)),),
+            retries=1,
+        )
+        for shard in shards
+    ]
+    faults = Faults(file=run)
+    plan = make_plan(run, steps, run_dir=folder, faults=faults)
+    faults.raise_if_any()
+    return plan
+
+
+def _told(shard: Shard, count: int) -> dict[str, Any]:
+    """The spec; the shards of a model keep its rate together."""
+    entry = dict(shard.model.entry)
+    if rate := shard.model.manners.requests_per_minute:
+        entry["requests_per_minute"] = rate / count
+    questions = [{"key": key, **asdict(question)} for key, question in shard.questions.items()]
+    return {
+        "entry": entry,
+        "folder": str(shard.model.folder),
+        "questions": questions,
+        "answers": str(shard.answers),
+        "record": str(shard.record),
+    }
+
+
+def _take_over(store: AnswerStore, shards: Sequence[Shard]) -> None:
+    for shard in shards:
+        if shard.answers.exists():
+            store.absorb(shard.answers)

@@ -1,0 +1,207 @@
+"""Servers that speak OpenAI's HTTP interface: vendors, vLLM, llama.cpp, gateways.
+
+One request a question, without streaming. Retries and pace are for the caller.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from modelyard.core.errors import EngineError
+from modelyard.core.faults import Section
+from modelyard.results.engines import Question, Reply
+from modelyard.results.engines.letters import likeliest
+
+#: Statuses after which the same request may succeed.
+_AGAIN = frozenset({408, 409, 425, 429})
+#: Statuses that no request of this model will survive.
+_FATAL = frozenset({401, 402, 403, 404, 405})
+_TOP = 20
+_SHOWN_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAISettings:
+    """See `EngineSettings`."""
+
+    # Up to and with /v1.
+    endpoint: str
+    # What the server calls it.
+    model: str
+    # chat: /chat/completions; completions: /completions, for models without a chat template.
+    api: str = "chat"
+    # Around the prompt of a completion, such as "Q: {prompt}\\nA:"; for models that were not taught to chat.
+    template: str = "{prompt}"
+    # The environment variable that holds the key; none is sent without it.
+    api_key: str | None = None
+    # Sent as they stand: temperature, max_tokens, stop ...
+    options: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 120.0
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Where, whom and with what; neither the key nor the time limit."""
+        return {
+            "engine": "openai",
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "api": self.api,
+            "template": self.template,
+            "options": dict(self.options),
+        }
+
+    @property
+    def lane(self) -> str:
+        """One lane a server."""
+        return urlsplit(self.endpoint).netloc
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The variable of the key."""
+        return () if self.api_key is None else (self.api_key,)
+
+    @classmethod
+    def read(cls, section: Section, folder: Path) -> OpenAISettings:
+        """The keys endpoint, model, api, template, api_key, options and timeout_s."""
+        endpoint = section.text("endpoint")
+        parts = urlsplit(endpoint)
+        if endpoint and (parts.scheme not in ("http", "https") or not parts.netloc):
+            section.faults.add(
+                section.key("endpoint"), endpoint, "is not a web address", "write https://HOST/v1"
+            )
+        options = section.raw("options") or {}
+        if not isinstance(options, Mapping):
+            section.faults.add(section.key("options"), options, "is not a mapping", "write name: value pairs")
+            options = {}
+        model = section.text("model", str(section.data.get("name") or "") or None)
+        api = section.choice("api", "chat", ("chat", "completions"))
+        template = section.text("template", "{prompt}")
+        if "{prompt}" not in template or (api == "chat" and template != "{prompt}"):
+            problem = "belongs to api: completions, and holds {prompt}"
+            section.faults.add(section.key("template"), template, problem, "correct it, or leave it out")
+        return cls(
+            endpoint=endpoint.rstrip("/"),
+            model=model,
+            api=api,
+            template=template,
+            api_key=section.optional_text("api_key"),
+            options=dict(options),
+            timeout_s=section.number("timeout_s", 120.0, above=0.0),
+        )
+
+    def open(self, environment: Mapping[str, str]) -> OpenAIEngine:
+        """A client with the key of the environment."""
+        headers = {}
+        if self.api_key is not None:
+            if not environment.get(self.api_key):
+                raise EngineError(
+                    f"{self.endpoint}: the environment has no {self.api_key}, which {self.model!r} names as "
+                    "its api_key; set it"
+                )
+            headers["Authorization"] = f"Bearer {environment[self.api_key]}"
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        return OpenAIEngine(self, httpx2.Client(timeout=self.timeout_s, headers=headers, limits=limits))
+
+
+class OpenAIEngine:
+    """See `Engine`."""
+
+    def __init__(self, settings: OpenAISettings, client: httpx2.Client) -> None:
+        self._settings, self._client = settings, client
+
+    def request(self, question: Question) -> Mapping[str, Any]:
+        """Method, address and body."""
+        chat = self._settings.api == "chat"
+        asked: dict[str, Any] = (
+            {"messages": question.chat()}
+            if chat
+            else {"prompt": self._settings.template.replace("{prompt}", question.text())}
+        )
+        body = {"model": self._settings.model, **asked, **self._settings.options}
+        if question.letters:
+            body["max_tokens"] = 1
+            body |= {"logprobs": True, "top_logprobs": _TOP} if chat else {"logprobs": _TOP}
+        place = "/chat/completions" if chat else "/completions"
+        return {"method": "POST", "url": f"{self._settings.endpoint}{place}", "body": body}
+
+    def ask(self, question: Question, key: str) -> Reply:
+        """See `Engine`. The key is sent as Idempotency-Key."""
+        request, begun = self.request(question), time.monotonic()
+        try:
+            response = self._client.post(
+                request["url"], json=request["body"], headers={"Idempotency-Key": key}
+            )
+        except httpx2.RequestError as error:
+            return Reply(error=f"{type(error).__name__}: {error}"[:_SHOWN_CHARS], again=True)
+        latency = time.monotonic() - begun
+        if response.status_code != httpx2.codes.OK:
+            return self._refusal(response)
+        try:
+            return _reply(response.json(), question, latency)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            return Reply(error=f"the answer is not as the interface has it: {error!r}", again=True)
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self._client.close()
+
+    def _refusal(self, response: httpx2.Response) -> Reply:
+        status, told = response.status_code, " ".join(response.text.split())[:_SHOWN_CHARS]
+        if status in _FATAL or "insufficient_quota" in told:
+            raise EngineError(
+                f"{response.request.url}: answers {status} for the model {self._settings.model!r} ({told}); "
+                "mend endpoint, model or api_key"
+            )
+        again = status in _AGAIN or status >= httpx2.codes.INTERNAL_SERVER_ERROR
+        return Reply(error=f"status {status}: {told}", again=again, wait_s=_wait_s(response.headers))
+
+
+def _reply(record: Mapping[str, Any], question: Question, latency_s: float) -> Reply:
+    choice, usage = record["choices"][0], record.get("usage") or {}
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    if any(count is not None and not isinstance(count, int) for count in counts):
+        raise TypeError(f"usage {usage}")
+    charged = usage.get("cost")
+    told = Reply(
+        prompt_tokens=counts[0],
+        completion_tokens=counts[1],
+        latency_s=latency_s,
+        cost_usd=float(charged) if isinstance(charged, int | float) else None,
+    )
+    if question.letters:
+        letter = likeliest(question.letters, _logprobs(choice["logprobs"]))
+        missing = "no letter is among the likeliest tokens"
+        return replace(told, text=letter, error="" if letter else missing)
+    text = choice["message"].get("content") if "message" in choice else choice["text"]
+    if text is not None and not isinstance(text, str):
+        raise TypeError("content is not text")
+    return replace(told, text=text or "")
+
+
+def _logprobs(told: Mapping[str, Any]) -> dict[str, float]:
+    """Of the first token, by token, in either form of the interface."""
+    if "content" in told:
+        return {each["token"]: float(each["logprob"]) for each in told["content"][0]["top_logprobs"]}
+    return {token: float(value) for token, value in told["top_logprobs"][0].items()}
+
+
+def _wait_s(headers: httpx2.Headers) -> float:
+    """Retry-After, in seconds or as a date; 0 where there is none."""
+    told = headers.get("retry-after", "").strip()
+    try:
+        return max(0.0, float(told))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0

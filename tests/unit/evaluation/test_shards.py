@@ -1,0 +1,74 @@
+"""Questions shared out over jobs of a backend."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from modelyard.core.errors import DocumentError, EngineError
+from modelyard.evaluation.evaluate import EvaluationOptions, prepare
+from modelyard.evaluation.pool import read_pool
+from modelyard.evaluation.shards import ask_in_shards, ask_shard
+from modelyard.runs.execution import ExecutionOptions, Outcome
+
+
+@pytest.fixture
+def share(tmp_path, yard):
+    """Asks entries of a pool in shards."""
+
+    def one(path, *entries, count=3):
+        models = read_pool({"pool": list(entries)}, path=tmp_path / "yard.yaml")
+        evaluation = prepare(path, models, EvaluationOptions())
+        options = ExecutionOptions(slots=2, environment=dict(os.environ))
+        return ask_in_shards(yard, evaluation, count, options)
+
+    return one
+
+
+def test_shards_ask_everything_once_and_the_evaluation_nothing(share, run, sums, server):
+    entry = {"name": "team/adder", "endpoint": server.endpoint, "model": "adder"}
+    path = sums(40)
+    assert share(path, entry) is Outcome.SUCCEEDED
+    assert len(server.requests()) == 36 == len({each["key"] for each in server.requests()})
+    evaluated = run(path, entry)
+    assert evaluated.models[0].stored == 36 and evaluated.models[0].mean_score == 1.0
+    assert share(path, entry) is Outcome.SUCCEEDED and len(server.requests()) == 36
+
+
+def test_a_shard_that_fails_loses_only_itself(share, run, sums, server):
+    entry = {"name": "adder", "endpoint": server.endpoint, "model": "adder"}
+    lost = {"name": "lost", "endpoint": "http://127.0.0.1:9/v1", "retries": 0}
+    path = sums(20)
+    assert share(path, entry, lost, count=1) is not Outcome.SUCCEEDED
+    evaluated = run(path, entry)
+    assert evaluated.models[0].stored == 18
+
+
+def spec(tmp_path, server, **changes):
+    path = tmp_path / "spec.json"
+    questions = [{"key": f"k{i}", "example_id": f"e{i}", "prompt": f"{i} + 1"} for i in range(5)]
+    record = {
+        "entry": {"name": "adder", "engine": "openai", "endpoint": server.endpoint, "model": "adder"},
+        "folder": str(tmp_path), "questions": questions, "answers": str(tmp_path / "part.sqlite"),
+        "record": str(tmp_path / "part.json"), **changes,
+    }  # fmt: skip
+    path.write_text(json.dumps(record))
+    return path
+
+
+def test_a_shard_goes_on_where_it_was(tmp_path, server):
+    path = spec(tmp_path, server)
+    assert (ask_shard(path, {}), ask_shard(path, {})) == (5, 0)
+    assert json.loads((tmp_path / "part.json").read_text())["questions"] == 5
+    assert len(server.requests()) == 5
+
+
+def test_a_shard_that_cannot_ask_leaves_no_record(tmp_path, server):
+    entry = {"name": "a", "engine": "openai", "endpoint": server.endpoint, "model": "no-such-model"}
+    with pytest.raises(EngineError, match="there is no model no-such-model"):
+        ask_shard(spec(tmp_path, server, entry=entry), {})
+    assert not (tmp_path / "part.json").exists()
+    with pytest.raises(DocumentError, match=r"spec\.json: endpoint = 5: is not"):
+        ask_shard(spec(tmp_path, server, entry={"name": "a", "endpoint": 5}), {})
