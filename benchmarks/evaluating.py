@@ -74,7 +74,7 @@ def main() -> None:
             print(
                 f"{told.questions} questions, parallel {parallel}, {name}: wall {median(wall):.2f} s "
                 f"({wall[0]:.2f} to {wall[-1]:.2f}), CPU {median(cpu):.2f} s "
-                f"({cpu[0]:.2f} to {cpu[-1]:.2f}), {1000 * median(cpu) / told.questions:.2f} ms CPU a question"
+                f"({cpu[0]:.2f} to {cpu[-1]:.2f}), {1000 * median(cpu) / told.questions:.2f} ms CPU each"
             )
     print(f"a program scored: {1000 * median(programs(20) for _ in range(told.rounds)):.1f} ms")
 
