@@ -169,7 +169,7 @@ def pool(ports: dict[str, int]) -> list[dict[str, Any]]:
     """The pool section: two that chat, one that continues."""
     entries = []
     for name, port in ports.items():
-        options: dict[str, Any] = {"temperature": 0, "max_tokens": 32, "seed": SEED}
+        options: dict[str, Any] = {"temperature": 0, "max_tokens": 32, "seed": SEED, "logprobs": True}
         entry = {
             "name": name, "endpoint": f"http://127.0.0.1:{port}/v1", "parallel": 2, "options": options,
             "price": {"prompt_usd_per_million": PRICES[name], "completion_usd_per_million": 4 * PRICES[name]},
@@ -243,6 +243,8 @@ def measure(folder: Path, kills: int) -> dict[str, Any]:
         told(work, "evaluate", "yard.yaml", "--set", "set.jsonl", "--split", "report", "--output", "report")
         record["fitted"] = told(work, "router", "fit", "--results", "fit", "--output", "router")
         record["curve"] = told(work, "router", "curve", "router", "--results", "report")
+        cascade = ("--first", "sums", "--then", "smollm", "--results", "fit", "--held-out", "report")
+        record["cascade"] = told(work, "router", "cascade", *cascade)
         two = [option for name in MODELS[:2] for option in ("--model", name)]
         told(work, "evaluate", "yard.yaml", "--set", "set.jsonl", *two, "--output", "two")
         told(work, "router", "fit", "--results", "two", "--output", "grown")

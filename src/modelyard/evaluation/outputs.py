@@ -141,7 +141,7 @@ def _rows(header: Header, asked: Asked) -> Iterable[dict[str, Any]]:
     for line in asked.lines:
         example, reply = line.example, line.reply
         scorer = load_scorer(example.scorer)
-        yield {
+        whose = {
             "run_id": header.id,
             "model": asked.model.name,
             "model_digest": digest,
@@ -150,6 +150,11 @@ def _rows(header: Header, asked: Asked) -> Iterable[dict[str, Any]]:
             "example_id": example.id,
             "group_id": example.group_id,
             "sample": line.sample,
+        }
+        if reply.confidence is not None:
+            yield {**whose, "metric": "confidence", "value": reply.confidence}
+        yield {
+            **whose,
             "value": line.score,
             "scorer": scorer.name,
             "scorer_version": judge if scorer.by_verdict and judge else scorer.version,
@@ -177,4 +182,5 @@ def _text(model: str, line: Line) -> dict[str, Any]:
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
         "latency_s": reply.latency_s,
+        "confidence": reply.confidence,
     }

@@ -62,6 +62,7 @@ def _joined(router: Router, name: str, read: AnswerTable) -> Onboarded:
         name,
         {answers.examples[i]: float(answers.errors_mn[0, i]) for i in asked},
         cost_usd=float(answers.mean_cost_usd()[0]),
+        costs_usd={answers.examples[i]: float(answers.cost_usd_mn[0, i]) for i in asked},
         texts={answers.examples[i]: read.prompts[i] for i in asked},
     )
     return Onboarded(router=grown, answers=len(asked))

@@ -1,7 +1,7 @@
 """Answers and prompts out of the results table (`results/outcomes.py`), as evaluations and imports leave it.
 
-Only the metric `score` counts; an error is 1 minus the mean over samples. A row that is not there was
-never asked, a null cost is not known.
+The metric `score` counts, and `confidence` beside it; an error is 1 minus the mean over samples. A row that
+is not there was never asked, a null cost is not known.
 """
 
 from __future__ import annotations
@@ -58,6 +58,29 @@ def read_answer_table(folders: Sequence[Path]) -> AnswerTable:
         ),
         prompts=tuple(prompts[name] for name in names),
     )
+
+
+def read_confidences(folders: Sequence[Path], answers: Answers) -> Floats:
+    """What models told of their own certainty, as `answers` names them, [M, N]; NaN where they told nothing.
+
+    Raises:
+        TableError: A table cannot be read.
+    """
+    results = pa.concat_tables([load_results(folder / _RESULTS) for folder in folders])
+    told = results.filter(pc.equal(results["metric"], "confidence"))
+    models, examples = (
+        {name: i for i, name in enumerate(names)} for names in (answers.models, answers.examples)
+    )
+    rows = [
+        (models[model] * len(examples) + examples[example], value)
+        for model, example, value in zip(
+            *(told[name].to_pylist() for name in ("model", "example_id", "value")), strict=True
+        )
+        if model in models and example in examples
+    ]
+    place = np.array([at for at, _ in rows], np.int64)
+    values = np.array([value for _, value in rows], np.float64)
+    return _means(values, place, (len(models), len(examples)))
 
 
 def read_prompts(folders: Sequence[Path]) -> dict[str, str]:

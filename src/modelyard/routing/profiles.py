@@ -61,6 +61,15 @@ class Profiles:
         more = np.full((len(self), prompts - self.errors_mn.shape[1]), np.nan)
         return replace(self, errors_mn=np.concatenate([self.errors_mn, more], axis=1))
 
+    def by_column(self) -> Profiles:
+        """The same, with each cluster's column in one piece of memory: what a decision reads."""
+        return replace(
+            self,
+            psi_mk=np.asfortranarray(self.psi_mk),
+            sd_mk=np.asfortranarray(self.sd_mk),
+            cost_usd_mk=np.asfortranarray(self.cost_usd_mk),
+        )
+
     def together_with(self, other: Profiles) -> Profiles:
         """The models of both, by name."""
         joined = Profiles(

@@ -293,15 +293,16 @@ class Router:
 
     @classmethod
     def _of(cls, parts: Parts) -> Router:
+        models = parts.models.by_column()
         return cls(
             embedder=parts.embedder,
             candidate=parts.candidate,
             clusters=parts.clusters,
-            models=parts.models,
+            models=models,
             pool=parts.pool,
-            predictor=predictor_of(parts.candidate, parts.models, parts.pool),
+            predictor=predictor_of(parts.candidate, models, parts.pool),
             facts=parts.facts,
-            traits=Traits.of(parts.models.names, parts.facts, parts.models.answers_mk.sum(axis=1)),
+            traits=Traits.of(models.names, parts.facts, models.answers_mk.sum(axis=1)),
         )
 
     def _parts(self) -> Parts:

@@ -105,7 +105,11 @@ def completion(body: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     question = json.dumps(body.get("messages") or body.get("prompt"))
     choice: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
     choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    if body.get("logprobs"):
+    if body.get("logprobs") and body.get("max_tokens") != 1:
+        chosen = [-0.1, -0.4]
+        content = [{"token": text, "logprob": value} for value in chosen]
+        choice["logprobs"] = {"content": content} if chat else {"token_logprobs": chosen}
+    elif body.get("logprobs"):
         others = [{"token": letter, "logprob": -3.0} for letter in "AB" if letter != text]
         top = [{"token": f" {text}", "logprob": -0.1}, *others]
         named = {each["token"]: each["logprob"] for each in top}

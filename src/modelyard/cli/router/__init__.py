@@ -13,6 +13,7 @@ _COMMANDS = {
     "curve": "Measure a router on held-out answers: quality over cost, beside what needs no router.",
     "compare": "Compare two routers on the same held-out answers, with an interval of the difference.",
     "cost": "Tell what a router costs a day, beside each model alone.",
+    "cascade": "Calibrate when a cheap model's answer is not to be trusted, and measure the cascade.",
     "facts": "Declare a model's context, tools, vision and latency, which requests may ask for.",
     "map": "Tell which model wins in each cluster of prompts, and draw it.",
     "profiles": "Tell each model's predicted error in each cluster, and draw it.",

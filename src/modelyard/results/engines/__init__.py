@@ -62,6 +62,8 @@ class Reply:
     latency_s: float | None = None
     # What the server says that it charged; most say nothing.
     cost_usd: float | None = None
+    # The geometric mean of the probabilities of the answer's tokens, where they are told.
+    confidence: float | None = None
 
 
 class Engine(Protocol):

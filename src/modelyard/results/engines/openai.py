@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import exp, fsum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -184,7 +185,7 @@ def _reply(record: Mapping[str, Any], question: Question, latency_s: float) -> R
     text = choice["message"].get("content") if "message" in choice else choice["text"]
     if text is not None and not isinstance(text, str):
         raise TypeError("content is not text")
-    return replace(told, text=text or "")
+    return replace(told, text=text or "", confidence=_confidence(choice.get("logprobs")))
 
 
 def _logprobs(told: Mapping[str, Any]) -> dict[str, float]:
@@ -192,6 +193,17 @@ def _logprobs(told: Mapping[str, Any]) -> dict[str, float]:
     if "content" in told:
         return {each["token"]: float(each["logprob"]) for each in told["content"][0]["top_logprobs"]}
     return {token: float(value) for token, value in told["top_logprobs"][0].items()}
+
+
+def _confidence(told: Mapping[str, Any] | None) -> float | None:
+    """Of the tokens that were chosen, in either form of the interface; None where nothing is told."""
+    if not told:
+        return None
+    if "content" in told:
+        values = [float(each["logprob"]) for each in told["content"] or ()]
+    else:
+        values = [float(value) for value in told.get("token_logprobs") or () if value is not None]
+    return min(1.0, exp(fsum(values) / len(values))) if values else None
 
 
 def _wait_s(headers: httpx2.Headers) -> float:

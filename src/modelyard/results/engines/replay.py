@@ -13,7 +13,7 @@ from modelyard.core.errors import EngineError
 from modelyard.core.faults import Section
 from modelyard.results.engines import Question, Reply
 
-_NUMBERS = ("prompt_tokens", "completion_tokens", "latency_s", "cost_usd")
+_NUMBERS = ("prompt_tokens", "completion_tokens", "latency_s", "cost_usd", "confidence")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

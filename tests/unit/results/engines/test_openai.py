@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,6 +95,14 @@ def test_a_fault_of_one_question_is_in_its_reply(server, options, said, again, w
         assert reply.text is None and reply.error.startswith(said), reply
         assert (reply.again, reply.wait_s) == (again, wait_s)
         assert engine.ask(SUM, "k").text == "20 + 22 = 42"  # the second time it is well
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_an_answer_tells_its_confidence_where_the_server_does(server, api):
+    with server(api=api, options={"logprobs": True}) as (engine, _):
+        assert engine.ask(SUM, "k").confidence == pytest.approx(math.exp(-0.25))
+    with server(api=api) as (engine, _):
+        assert engine.ask(SUM, "k").confidence is None
 
 
 def test_no_access_and_no_such_model_end_everything(server):
