@@ -30,23 +30,23 @@ class AnswerTable:
 
 
 def read_answer_table(folders: Sequence[Path]) -> AnswerTable:
-    """Read one or several folders with results.parquet and prompts.parquet.
+    """Read one or several folders with results.parquet and prompts.parquet, or such tables by their path.
 
     Raises:
         TableError: A table cannot be read or used.
         RoutingError: They do not fit together.
     """
-    results = pa.concat_tables([load_results(folder / _RESULTS) for folder in folders])
+    results = pa.concat_tables([load_results(_results(folder)) for folder in folders])
     scores = results.filter(pc.equal(results["metric"], "score"))
     if not scores.num_rows:
-        raise RoutingError(f"{folders[0] / _RESULTS}: has no row of the metric score; evaluate the models")
+        raise RoutingError(f"{_results(folders[0])}: has no row of the metric score; evaluate the models")
     _refuse_doubled(scores, folders)
     prompts = read_prompts(folders)
     models, rows = np.unique(_texts(scores["model"]), return_inverse=True)
     examples, columns = np.unique(_texts(scores["example_id"]), return_inverse=True)
     lost = next((str(name) for name in examples if str(name) not in prompts), None)
     if lost is not None:
-        raise RoutingError(f"{folders[0] / _PROMPTS}: has no prompt of {lost!r}; import the prompts too")
+        raise RoutingError(f"{_prompts(folders[0])}: has no prompt of {lost!r}; import the prompts too")
     place, shape = rows * len(examples) + columns, (len(models), len(examples))
     names = tuple(map(str, examples))
     return AnswerTable(
@@ -66,7 +66,7 @@ def read_confidences(folders: Sequence[Path], answers: Answers) -> Floats:
     Raises:
         TableError: A table cannot be read.
     """
-    results = pa.concat_tables([load_results(folder / _RESULTS) for folder in folders])
+    results = pa.concat_tables([load_results(_results(folder)) for folder in folders])
     told = results.filter(pc.equal(results["metric"], "confidence"))
     models, examples = (
         {name: i for i, name in enumerate(names)} for names in (answers.models, answers.examples)
@@ -92,14 +92,24 @@ def read_prompts(folders: Sequence[Path]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for folder in folders:
-        table = load_prompts(folder / _PROMPTS)
+        table = load_prompts(_prompts(folder))
         for example, text in zip(table["example_id"].to_pylist(), table["text"].to_pylist(), strict=True):
             if found.setdefault(example, text) != text:
                 raise RoutingError(
-                    f"{folder / _PROMPTS}: {example!r} is another prompt than in a folder before; give each "
+                    f"{_prompts(folder)}: {example!r} is another prompt than in a folder before; give each "
                     "prompt an id of its own"
                 )
     return found
+
+
+def _results(place: Path) -> Path:
+    """The table of a folder, or the table itself."""
+    return place if place.suffix == ".parquet" else place / _RESULTS
+
+
+def _prompts(place: Path) -> Path:
+    """The prompts lie beside the results."""
+    return _results(place).with_name(_PROMPTS)
 
 
 def _texts(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.str_]]:

@@ -7,7 +7,7 @@ import pytest
 
 from modelyard.core.errors import RoutingError, TableError
 from modelyard.results.outcomes import write_prompts, write_results
-from modelyard.routing.answer_table import read_answer_table
+from modelyard.routing.answer_table import read_answer_table, read_confidences
 
 NAN = float("nan")
 
@@ -34,6 +34,27 @@ def test_rows_in_any_order(tmp_path):
     assert table.prompts == ("one", "two")
     np.testing.assert_array_equal(table.answers.errors_mn, [[1.0, 0.0], [NAN, 0.75]])
     np.testing.assert_array_equal(table.answers.cost_usd_mn, [[NAN, 0.1], [NAN, 0.5]])
+
+
+def test_a_table_may_be_named_by_its_path_and_its_prompts_lie_beside_it(tmp_path):
+    folder = written(tmp_path / "r", [row("a", "1", 1.0, 0.2)], {"1": "one"})
+    (folder / "results.parquet").rename(folder / "mine.parquet")
+    assert read_answer_table([folder / "mine.parquet"]).prompts == ("one",)
+    with pytest.raises(TableError, match=r"r/results\.parquet: there is no such file"):
+        read_answer_table([folder])
+
+
+def test_confidences_stand_beside_the_scores(tmp_path):
+    rows = [
+        row("a", "1", 1.0, 0.2), row("a", "1", 0.5, metric="confidence"), row("a", "2", 1.0),
+        row("b", "1", 0.0), row("b", "1", 0.25, metric="confidence"),
+        row("b", "1", 0.0, sample=1), row("b", "1", 0.75, metric="confidence", sample=1),
+    ]  # fmt: skip
+    folder = written(tmp_path / "r", rows, {"1": "one", "2": "two"})
+    answers = read_answer_table([folder]).answers
+    np.testing.assert_array_equal(read_confidences([folder], answers), [[0.5, NAN], [0.5, NAN]])
+    fewer = answers.of_models([1]).to_prompts([0])
+    np.testing.assert_array_equal(read_confidences([folder], fewer), [[0.5]])
 
 
 def test_samples_are_averaged_and_other_metrics_left_out(tmp_path):

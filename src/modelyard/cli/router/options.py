@@ -50,7 +50,7 @@ def results_option(function: F) -> F:
     """`--results DIR`, which may be given several times."""
     return click.option(
         "--results", "results", type=click.Path(path_type=Path), required=True, multiple=True, metavar="DIR",
-        help="A folder with results.parquet and prompts.parquet, as `modelyard import` leaves them.",
+        help="A folder with results.parquet and prompts.parquet, as `evaluate` and `import` leave them.",
     )(function)  # fmt: skip
 
 
