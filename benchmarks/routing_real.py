@@ -214,7 +214,7 @@ def evaluate_killed(work: Path, kills: int) -> dict[str, Any]:
 
 def rates(work: Path, folder: str) -> dict[str, dict[str, float]]:
     """The share of right answers of each model by kind."""
-    rows = pq.read_table(work / folder / "results.parquet").to_pandas()
+    rows = pq.read_table(work / folder / "results.parquet").to_pandas().query("metric == 'score'")
     table = rows.pivot_table(index="model", columns="group_id", values="value", aggfunc="mean")
     return {str(name): {str(k): round(v, 3) for k, v in row.items()} for name, row in table.iterrows()}
 
