@@ -1,7 +1,7 @@
 """Routing over a pool of which half is new: every estimator on real answers, paired by seed.
 
     python benchmarks/routing.py --data DIR [--pool all|cot|complete] [--seeds 20]
-                                 [--answers 50,100,200,400,1000] [--json out.json]
+                                 [--answers 50,100,200,400,1000] [--embedder wordllama] [--json out.json]
 
 DIR has prompts.parquet, scores.parquet and models.parquet as described beside the data. For each seed
 half of the models are known and half are new; 5,000 prompts are for fitting, 1,100 for validation (a
@@ -64,7 +64,7 @@ def split(seed: int, models: int, prompts: int) -> Division:
     )
 
 
-def read(folder: Path, pool: str) -> tuple[Answers, np.ndarray]:
+def read(folder: Path, pool: str, embedder: str) -> tuple[Answers, np.ndarray]:
     """The answers, joined by prompt, and the prompts' embeddings (kept beside the data of this process)."""
     models = pd.read_parquet(folder / "models.parquet")
     if pool == "cot":
@@ -86,7 +86,7 @@ def read(folder: Path, pool: str) -> tuple[Answers, np.ndarray]:
         errors_mn=1.0 - tables["score"].to_numpy(np.float64),
         cost_usd_mn=tables["cost_usd"].to_numpy(np.float64),
     )
-    return answers, load_embedder().embed(list(prompts["text"]))
+    return answers, load_embedder(embedder).embed(list(prompts["text"]))
 
 
 #: What is chosen from; UniRoute's paper has both estimators.
@@ -242,10 +242,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pool", choices=("all", "cot", "complete"), default="all")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--embedder", default="wordllama")
     parser.add_argument("--answers", default="50,100,200,400,1000")
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
-    answers, embeddings = read(told.data, told.pool)
+    answers, embeddings = read(told.data, told.pool, told.embedder)
     counts = tuple(int(n) for n in told.answers.split(","))
     records: list[dict[str, object]] = []
     for seed in range(told.seeds):

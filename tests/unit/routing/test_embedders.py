@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
-from modelyard.core.errors import PluginError
+from modelyard.core.errors import PluginError, RoutingError
 from modelyard.core.plugins import plugin_names
 from modelyard.routing.embedders import GROUP, SEEN_CHARS, load_embedder, seen_part
 
 TEXTS = ["What is the capital of France?", "Integrate x squared from 0 to 1.", "", "\U0001f600 ünïcode 漢字"]
 
 
-@pytest.fixture(params=plugin_names(GROUP), scope="module")
+#: Those that need no argument.
+PACKAGED = [name for name in plugin_names(GROUP) if name != "sentence_transformers"]
+
+
+@pytest.fixture(params=PACKAGED, scope="module")
 def embedder(request):
     return load_embedder(request.param)
 
@@ -34,8 +40,7 @@ def test_the_fingerprint_is_of_what_is_in_it(embedder):
     again = load_embedder(embedder.name)
     assert again.fingerprint == embedder.fingerprint
     np.testing.assert_array_equal(again.embed(TEXTS), embedder.embed(TEXTS))
-    others = {load_embedder(name).fingerprint for name in plugin_names(GROUP)}
-    assert len(others) == len(plugin_names(GROUP))
+    assert len({load_embedder(name).fingerprint for name in PACKAGED}) == len(PACKAGED)
 
 
 def test_like_texts_are_nearer(embedder):
@@ -68,3 +73,20 @@ def test_wordllama_gives_what_its_package_gives():
 def test_an_unknown_embedder_is_named():
     with pytest.raises(PluginError, match="hashing"):
         load_embedder("wordlama")
+
+
+def test_a_model_of_sentence_transformers_is_an_embedder(tiny_checkpoint, tmp_path):
+    embedder = load_embedder(f"sentence_transformers:{tiny_checkpoint}")
+    texts = ["one two three", "three is the one", "", "two"]
+    together = embedder.embed(texts)
+    assert together.shape == (4, 16) == (4, embedder.dimensions)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), [1, 1, 0, 1], atol=1e-6)
+    for text, vector in zip(texts, together, strict=True):
+        np.testing.assert_array_equal(embedder.embed([text])[0], vector)
+    assert embedder.embed([]).shape == (0, 16)
+    moved = shutil.copytree(tiny_checkpoint, tmp_path / "moved")
+    assert load_embedder(f"sentence_transformers:{moved}").fingerprint == embedder.fingerprint
+    assert load_embedder(embedder.name).name == embedder.name
+    for missing in ("sentence_transformers", "sentence_transformers:/nowhere"):
+        with pytest.raises(RoutingError, match="name the embedder sentence_transformers:FOLDER"):
+            load_embedder(missing)

@@ -21,7 +21,7 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """The name of its entry point."""
+        """The name of its entry point, and after a colon what it was made with."""
         ...
 
     @property
@@ -43,9 +43,15 @@ class Embedder(Protocol):
 
 
 def load_embedder(name: str = DEFAULT) -> Embedder:
-    """The embedder of that name. Raises `PluginError`."""
-    factory: Callable[[], Embedder] = load_plugin(GROUP, name)
-    return factory()
+    """The embedder of that name, or of NAME:ARGUMENT where it takes one.
+
+    Raises:
+        PluginError: It is not installed.
+        RoutingError: What it needs is missing.
+    """
+    plugin, _, argument = name.partition(":")
+    factory: Callable[..., Embedder] = load_plugin(GROUP, plugin)
+    return factory(argument) if argument else factory()
 
 
 def seen_part(text: str) -> str:
