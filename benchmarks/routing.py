@@ -64,7 +64,7 @@ def split(seed: int, models: int, prompts: int) -> Division:
     )
 
 
-def read(folder: Path, pool: str, embedder: str) -> tuple[Answers, np.ndarray]:
+def read(folder: Path, pool: str, embedder: str = "wordllama") -> tuple[Answers, np.ndarray]:
     """The answers, joined by prompt, and the prompts' embeddings (kept beside the data of this process)."""
     models = pd.read_parquet(folder / "models.parquet")
     if pool == "cot":
