@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modelyard.results.engines import Reply
     from modelyard.runs.yard import Yard
 
-_PARTIAL = 3
+_PARTIAL, _INTERRUPTED = 3, 130
 #: Without a terminal a line is shown each time so many questions more have been asked, of all.
 _SHOWN_PARTS = 10
 
@@ -50,7 +50,7 @@ _SHOWN_PARTS = 10
 )
 @click.option(
     "--resume/--fresh", default=True, show_default=True,
-    help="Ask only what has no answer yet, or forget the answers and pay for all again.",
+    help="Ask only what has no answer yet, or forget the answers first and pay for all again.",
 )  # fmt: skip
 @click.option(
     "--shards", type=click.IntRange(min=1), help="Share the questions of each model out over so many jobs."
@@ -109,7 +109,8 @@ def _carry_out(
 
         execution = execution_options(told["shards"], backend=told["backend"])
         ask_in_shards(yard, evaluation, told["shards"], execution)
-    with caught_signals() as caught, _shown(evaluation, quiet=quiet) as observer:
+        evaluation = evaluation.resumed()
+    with caught_signals(insisting=_INTERRUPTED) as caught, _shown(evaluation, quiet=quiet) as observer:
         around = Surroundings(
             environment=dict(os.environ), stop=lambda: caught[0] if caught else "", told=observer
         )
@@ -140,7 +141,7 @@ def _show(evaluated: Evaluated, *, as_json: bool) -> None:
         _table(evaluated)
     if evaluated.stopped:
         click.echo("stopped; the same command goes on", err=True)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     if not evaluated.whole:
         sys.exit(_PARTIAL if evaluated.digests else 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -9,11 +10,18 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def caught_signals() -> Iterator[list[str]]:
-    """Collect the names of the signals that come, in order; outside the main thread none are caught."""
+def caught_signals(*, insisting: int | None = None) -> Iterator[list[str]]:
+    """Collect the names of the signals that come, in order; outside the main thread none are caught.
+
+    Args:
+        insisting: With an exit status, the second signal ends the process at once with that: for work that
+            may wait long for what is under way, and loses nothing by a sudden end.
+    """
     caught: list[str] = []
 
     def on_signal(number: int, _frame: object) -> None:
+        if caught and insisting is not None:
+            os._exit(insisting)
         caught.append(signal.Signals(number).name)
 
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()

@@ -56,6 +56,10 @@ class Evaluation:
     # Of the examples that need one.
     judge: PoolModel | None = None
 
+    def resumed(self) -> Evaluation:
+        """The same, but what has been answered is kept."""
+        return replace(self, options=replace(self.options, fresh=False))
+
     @property
     def id(self) -> str:
         """Names the evaluation for ever: the set, the split, the models and what they are asked."""
@@ -143,7 +147,7 @@ def evaluate(yard: Yard, evaluation: Evaluation, output: Path, around: Surroundi
     Models of one lane are asked one after the other, lanes at the same time.
 
     Raises:
-        EvaluationError: The output holds something else, or another process asks one of the models.
+        EvaluationError: The output holds something else.
         DocumentError: The set cannot be used.
         JournalError: Nothing can be recorded.
     """

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modelyard.core.errors import EngineError
+from modelyard.core.errors import EngineError, EvaluationError
 from modelyard.evaluation.answer_store import open_store
 from modelyard.evaluation.asking import Conversation, ask_all
 from modelyard.evaluation.pool import PoolModel
@@ -58,9 +58,17 @@ def interview(
 ) -> Interview:
     """Ask a model those of the questions, by their keys, that it has not answered.
 
-    Raises:
-        EvaluationError: Another process asks this model now, or its answers cannot be kept.
+    What keeps it from being asked to the end, such as another process that asks it now, is in `why`.
     """
+    try:
+        return _held(yard, model, questions, around, fresh=fresh)
+    except EvaluationError as error:
+        return Interview(model=model, questions=len(questions), stored=0, in_doubt=0, why=str(error))
+
+
+def _held(
+    yard: Yard, model: PoolModel, questions: Mapping[str, Question], around: Surroundings, *, fresh: bool
+) -> Interview:
     with open_store(store_path(yard, model)) as store:
         if fresh:
             store.forget(questions)

@@ -52,11 +52,7 @@ class Verdicts:
 def judge_all(
     yard: Yard, judge: PoolModel, answers: Iterable[tuple[Example, str]], around: Surroundings
 ) -> Verdicts:
-    """The verdicts on answers; equal answers to one example are judged once.
-
-    Raises:
-        EvaluationError: Another process asks this judge now.
-    """
+    """The verdicts on answers; equal answers to one example are judged once."""
     pairs = {(example.id, answer): (example, answer) for example, answer in answers}
     keys = {
         named: tuple(answer_key(judge.identity, question) for question in verdict_questions(*pair))

@@ -72,6 +72,8 @@ def ask_in_shards(yard: Yard, evaluation: Evaluation, count: int, execution: Exe
     for model in evaluation.models:
         with open_store(store_path(yard, model)) as store:
             asked = questions_of(model, examples, evaluation.options.samples)
+            if evaluation.options.fresh:
+                store.forget(key for key, _, _ in asked)
             answered = store.answered()
             left[model.name] = {key: question for key, _, question in asked if key not in answered}
     if not any(left.values()):

@@ -9,7 +9,9 @@ import pytest
 
 from modelyard.core.errors import EvaluationError
 from modelyard.core.files import read_json
+from modelyard.evaluation.answer_store import open_store
 from modelyard.evaluation.evaluate import EvaluationOptions, planned, prepare
+from modelyard.evaluation.interview import store_path
 from modelyard.evaluation.pool import read_pool
 from modelyard.results.outcomes import load_prompts, load_results
 from modelyard.routing.answer_table import read_answer_table
@@ -116,6 +118,30 @@ def test_an_unreachable_model_is_left_out_and_named(run, sums, server, tmp_path)
     assert {row["model"] for row in rows} == {"adder"}
     nothing = run(sums(20), lost, output="none")
     assert nothing.digests == {} and not (tmp_path / "none").exists()
+
+
+def test_a_model_that_another_process_asks_is_left_out(run, sums, server, yard, tmp_path):
+    entry, path = adder(server), sums(10)
+    (model,) = read_pool({"pool": [entry]}, path=tmp_path / "yard.yaml")
+    with open_store(store_path(yard, model)):
+        evaluated = run(path, entry, adder(server, name="free"))
+    assert "another process asks this model now" in evaluated.models[0].why
+    assert evaluated.models[1].mean_score == 1.0
+
+
+def test_equal_questions_are_asked_once_and_both_scored(run, server, tmp_path):
+    rows = [
+        {"id": i, "prompt": "What is 1 + 1?", "answers": [a], "scorer": "numeric"}
+        for i, a in (("a", "2"), ("b", "3"))
+    ]
+    path = tmp_path / "twins.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(path, adder(server))
+    values = {
+        row["example_id"]: row["value"]
+        for row in load_results(tmp_path / "out" / "results.parquet").to_pylist()
+    }
+    assert values == {"a": 1.0, "b": 0.0} and len(server.requests()) == 1
 
 
 def test_a_stop_writes_nothing_and_the_same_call_goes_on(run, sums, server, tmp_path):

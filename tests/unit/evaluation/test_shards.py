@@ -18,9 +18,9 @@ from modelyard.runs.execution import ExecutionOptions, Outcome
 def share(tmp_path, yard):
     """Asks entries of a pool in shards."""
 
-    def one(path, *entries, count=3):
+    def one(path, *entries, count=3, fresh=False):
         models = read_pool({"pool": list(entries)}, path=tmp_path / "yard.yaml")
-        evaluation = prepare(path, models, EvaluationOptions())
+        evaluation = prepare(path, models, EvaluationOptions(fresh=fresh))
         options = ExecutionOptions(slots=2, environment=dict(os.environ))
         return ask_in_shards(yard, evaluation, count, options)
 
@@ -35,6 +35,13 @@ def test_shards_ask_everything_once_and_the_evaluation_nothing(share, run, sums,
     evaluated = run(path, entry)
     assert evaluated.models[0].stored == 36 and evaluated.models[0].mean_score == 1.0
     assert share(path, entry) is Outcome.SUCCEEDED and len(server.requests()) == 36
+
+
+def test_fresh_shards_pay_once_more_and_not_twice(share, run, sums, server):
+    entry, path = {"name": "adder", "endpoint": server.endpoint}, sums(20)
+    run(path, entry)
+    assert share(path, entry, fresh=True) is Outcome.SUCCEEDED
+    assert len(server.requests()) == 36
 
 
 def test_a_shard_that_fails_loses_only_itself(share, run, sums, server):

@@ -5,6 +5,7 @@ One request a question, without streaming. Retries and pace are for the caller.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ _AGAIN = frozenset({408, 409, 425, 429})
 #: Statuses that no request of this model will survive.
 _FATAL = frozenset({401, 402, 403, 404, 405})
 _TOP = 20
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHOWN_CHARS = 300
 
 
@@ -83,6 +85,13 @@ class OpenAISettings:
         if not isinstance(options, Mapping):
             section.faults.add(section.key("options"), options, "is not a mapping", "write name: value pairs")
             options = {}
+        api_key = section.optional_text("api_key")
+        if api_key is not None and not _VARIABLE.fullmatch(api_key):
+            # not shown: it may be the key itself
+            section.faults.add(
+                section.key("api_key"), None, "is no name of an environment variable",
+                "put the key into a variable and name that",
+            )  # fmt: skip
         model = section.text("model", str(section.data.get("name") or "") or None)
         api = section.choice("api", "chat", ("chat", "completions"))
         template = section.text("template", "{prompt}")
@@ -94,7 +103,7 @@ class OpenAISettings:
             model=model,
             api=api,
             template=template,
-            api_key=section.optional_text("api_key"),
+            api_key=api_key,
             options=dict(options),
             timeout_s=section.number("timeout_s", 120.0, above=0.0),
         )
@@ -147,9 +156,19 @@ class OpenAIEngine:
         if response.status_code != httpx2.codes.OK:
             return self._refusal(response)
         try:
-            return _reply(response.json(), question, latency)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            return Reply(error=f"the answer is not as the interface has it: {error!r}", again=True)
+            record = response.json()
+            choice = record["choices"][0]
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+        ) as error:  # an error page, or an error told with status 200
+            told = " ".join(response.text.split())[:_SHOWN_CHARS]
+            return Reply(error=f"no answer but {told or repr(error)}", again=True)
+        try:
+            return _reply(choice, record.get("usage"), question, latency)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:  # it was paid for
+            return Reply(error=f"the answer is not as the interface has it: {error!r}", latency_s=latency)
 
     def close(self) -> None:
         """See `Engine`."""
@@ -166,26 +185,29 @@ class OpenAIEngine:
         return Reply(error=f"status {status}: {told}", again=again, wait_s=_wait_s(response.headers))
 
 
-def _reply(record: Mapping[str, Any], question: Question, latency_s: float) -> Reply:
-    choice, usage = record["choices"][0], record.get("usage") or {}
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    if any(count is not None and not isinstance(count, int) for count in counts):
-        raise TypeError(f"usage {usage}")
-    charged = usage.get("cost")
+def _reply(choice: Mapping[str, Any], usage: object, question: Question, latency_s: float) -> Reply:
+    counts = usage if isinstance(usage, Mapping) else {}
+    charged = counts.get("cost")
     told = Reply(
-        prompt_tokens=counts[0],
-        completion_tokens=counts[1],
+        prompt_tokens=_count(counts.get("prompt_tokens")),
+        completion_tokens=_count(counts.get("completion_tokens")),
         latency_s=latency_s,
-        cost_usd=float(charged) if isinstance(charged, int | float) else None,
+        cost_usd=float(charged) if isinstance(charged, int | float) and charged >= 0 else None,
     )
     if question.letters:
         letter = likeliest(question.letters, _logprobs(choice["logprobs"]))
         missing = "no letter is among the likeliest tokens"
         return replace(told, text=letter, error="" if letter else missing)
-    text = choice["message"].get("content") if "message" in choice else choice["text"]
-    if text is not None and not isinstance(text, str):
-        raise TypeError("content is not text")
-    return replace(told, text=text or "", confidence=_confidence(choice.get("logprobs")))
+    content = choice["message"].get("content") if "message" in choice else choice["text"]
+    if isinstance(content, list):  # in parts, of which some are text
+        content = "".join(str(part["text"]) for part in content if part.get("type") == "text")
+    if content is not None and not isinstance(content, str):
+        raise TypeError(f"content is {type(content).__name__}")
+    return replace(told, text=content or "", confidence=_confidence(choice.get("logprobs")))
+
+
+def _count(told: object) -> int | None:
+    return told if isinstance(told, int) and told >= 0 else None
 
 
 def _logprobs(told: Mapping[str, Any]) -> dict[str, float]:

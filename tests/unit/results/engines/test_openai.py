@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,71 @@ def test_an_answer_tells_its_confidence_where_the_server_does(server, api):
         assert engine.ask(SUM, "k").confidence == pytest.approx(math.exp(-0.25))
     with server(api=api) as (engine, _):
         assert engine.ask(SUM, "k").confidence is None
+
+
+@contextmanager
+def saying(body, status=200):
+    """A server that answers everything with one body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            data = (body if isinstance(body, str) else json.dumps(body)).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        engine = OpenAISettings(endpoint=f"http://127.0.0.1:{server.server_port}/v1", model="m").open({})
+        yield engine.ask(SUM, "k")
+        engine.close()
+        server.shutdown()
+
+
+def message(content, **more):
+    return {"choices": [{"message": {"content": content}}], **more}
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (message("yes"), "yes"),
+        (message(None), ""),  # an answer of tool calls alone
+        (message([{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]), "ab"),
+        (message("yes", usage={"prompt_tokens": 3.5, "completion_tokens": -1, "cost": "free"}), "yes"),
+        (message("yes", usage=[]), "yes"),
+    ],
+)
+def test_odd_answers_are_read_as_far_as_they_go(body, text):
+    with saying(body) as reply:
+        assert (reply.text, reply.error) == (text, "")
+        assert reply.prompt_tokens is None and reply.completion_tokens is None and reply.cost_usd is None
+
+
+@pytest.mark.parametrize(
+    "body", ["<html>Bad gateway</html>", "", "[]", {"error": {"message": "busy"}}, {"choices": []}]
+)
+def test_what_is_no_answer_at_all_is_asked_again(body):
+    with saying(body) as reply:
+        assert reply.text is None and reply.again and reply.error.startswith("no answer but ")
+
+
+def test_an_answer_that_cannot_be_read_is_not_paid_for_again():
+    with saying(message(5)) as reply:
+        assert reply.text is None and not reply.again and "content is int" in reply.error
+
+
+def test_a_key_in_place_of_its_variable_is_not_shown():
+    faults = Faults(file="f")
+    entry = {"name": "m", "endpoint": "http://h/v1", "api_key": "sk-live-12345"}
+    OpenAISettings.read(Section(entry, faults=faults), Path())
+    (fault,) = faults.found
+    assert fault.key == "api_key" and "12345" not in str(fault)
 
 
 def test_no_access_and_no_such_model_end_everything(server):
