@@ -106,13 +106,19 @@ def _carry_out(
 
     if told["shards"]:
         from modelyard.evaluation.shards import ask_in_shards
+        from modelyard.runs.execution import Outcome
 
         execution = execution_options(told["shards"], backend=told["backend"])
-        ask_in_shards(yard, evaluation, told["shards"], execution)
+        if ask_in_shards(yard, evaluation, told["shards"], execution) is Outcome.CANCELLED:
+            click.echo("stopped; the same command goes on", err=True)
+            sys.exit(_INTERRUPTED)
         evaluation = evaluation.resumed()
     with caught_signals(insisting=_INTERRUPTED) as caught, _shown(evaluation, quiet=quiet) as observer:
         around = Surroundings(
-            environment=dict(os.environ), stop=lambda: caught[0] if caught else "", told=observer
+            environment=dict(os.environ),
+            stop=lambda: caught[0] if caught else "",
+            told=observer,
+            asks=not told["shards"],
         )
         return evaluate(yard, evaluation, output, around)
 
@@ -140,7 +146,7 @@ def _show(evaluated: Evaluated, *, as_json: bool) -> None:
     else:
         _table(evaluated)
     if evaluated.stopped:
-        click.echo("stopped; the same command goes on", err=True)
+        click.echo("stopped; the same command goes on, without --fresh if that was given", err=True)
         sys.exit(_INTERRUPTED)
     if not evaluated.whole:
         sys.exit(_PARTIAL if evaluated.digests else 1)
@@ -164,6 +170,8 @@ def _table(evaluated: Evaluated) -> None:
     if evaluated.judge_usd != 0:
         cost = "unknown" if evaluated.judge_usd is None else f"{evaluated.judge_usd:.4g} USD"
         click.echo(f"the judge's verdicts cost {cost}")
+    if evaluated.split != "fit":
+        click.echo(f"look {evaluated.looks} at {evaluated.split} of this set")
     if evaluated.digests:
         click.echo(f"{evaluated.output}")
 

@@ -10,7 +10,7 @@ import click
 
 from modelyard.cli.options import json_option, print_json, yard_option
 from modelyard.cli.router.options import router_option
-from modelyard.core.errors import EvaluationError
+from modelyard.core.errors import EvaluationError, RoutingError
 
 if TYPE_CHECKING:
     from modelyard.evaluation.pool import PoolModel
@@ -49,6 +49,8 @@ def command(name: str, folder: Path, yard_dir: Path, as_json: bool, **told: Any)
     if len(given) != 1:
         raise click.UsageError(f"give one of --{', --'.join(_SOURCES)}, not {len(given)}")
     router = Router.load(folder)
+    if name in router.names:  # before anything is paid
+        raise RoutingError(f"{name!r} is in the router already; remove it first, or give another name")
     folders = told["results"] or (_asked(name, yard_dir, told),)
     onboarded = onboard(router, name, folders)
     onboarded.router.save(folder)
@@ -69,6 +71,8 @@ def _asked(name: str, yard_dir: Path, told: dict[str, Any]) -> Path:
     if told["set_path"] is None:
         raise click.UsageError("--set names the questions to ask; give a frozen set")
     model = _model(name, told)
+    if not model.priced and "endpoint" not in model.entry:
+        raise RoutingError(f"the price of {name!r} is not declared, and unknown is not free; give it")
     yard = open_yard(yard_dir, create=True)
     with caught_signals() as caught:
         around = Surroundings(environment=dict(os.environ), stop=lambda: caught[0] if caught else "")

@@ -31,11 +31,19 @@ CREATE TABLE IF NOT EXISTS answers (
     reply TEXT                 -- JSON
 ) WITHOUT ROWID
 """
+_ABSORB = """
+INSERT OR REPLACE INTO answers SELECT * FROM other.answers theirs
+WHERE theirs.reply IS NOT NULL AND NOT EXISTS (
+    SELECT 1 FROM answers ours
+    WHERE ours.key = theirs.key AND ours.reply IS NOT NULL AND ours.final >= theirs.final
+)
+"""
 
 
-def answer_key(identity: Mapping[str, object], question: Question) -> str:
-    """Where the answer of a model to a question is kept."""
-    return digest_json({"model": dict(identity), "question": question.content()})
+def answer_key(identity: Mapping[str, object], question: Question, *, by_example: bool = False) -> str:
+    """Where the answer of a model to a question is kept; with `by_example` its example counts, too."""
+    example = {"example": question.example_id} if by_example else {}
+    return digest_json({"model": dict(identity), "question": question.content(), **example})
 
 
 class AnswerStore:
@@ -57,6 +65,10 @@ class AnswerStore:
         """The questions that need not be asked again."""
         return self._keys("final = 1")
 
+    def failed(self) -> set[str]:
+        """The questions whose last reply was a failure that may pass."""
+        return self._keys("final = 0 AND reply IS NOT NULL")
+
     def in_doubt(self) -> set[str]:
         """The questions that were under way when their asker died; their answers may have been paid."""
         return self._keys("answered_at IS NULL")
@@ -68,6 +80,13 @@ class AnswerStore:
                 "INSERT INTO answers (key, asked_at, times) VALUES (?, ?, 1) ON CONFLICT (key) DO UPDATE SET "
                 "asked_at = excluded.asked_at, times = times + 1, answered_at = NULL",
                 (key, stamp(self._clock())),
+            )
+
+    def heard(self, key: str) -> None:
+        """The server answered, though not the question: it is no longer under way."""
+        with self._lock:
+            self._connection.execute(
+                "UPDATE answers SET answered_at = ? WHERE key = ?", (stamp(self._clock()), key)
             )
 
     def put(self, key: str, reply: Reply) -> None:
@@ -88,17 +107,22 @@ class AnswerStore:
             self._connection.executemany("DELETE FROM answers WHERE key = ?", ((key,) for key in keys))
 
     def absorb(self, path: Path) -> None:
-        """Take over the final answers of another file; its own are kept."""
-        with self._lock, self._connection:
-            self._connection.execute("ATTACH DATABASE ? AS other", (str(path),))
-            try:
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO answers SELECT * FROM other.answers o WHERE o.final = 1 AND NOT "
-                    "EXISTS (SELECT 1 FROM answers a WHERE a.key = o.key AND a.final = 1)"
-                )
-            finally:
-                self._connection.commit()
-                self._connection.execute("DETACH DATABASE other")
+        """Take over the replies of another file; its own are kept where they are final.
+
+        Raises:
+            EvaluationError: The other file cannot be read.
+        """
+        try:
+            with self._lock:
+                self._connection.execute("ATTACH DATABASE ? AS other", (str(path),))
+                try:
+                    self._connection.execute(_ABSORB)
+                finally:
+                    self._connection.execute("DETACH DATABASE other")
+        except sqlite3.Error as error:
+            raise EvaluationError(
+                f"{path}: {error}; move this file away, what it alone knows will be asked again"
+            ) from error
 
     def _keys(self, condition: str) -> set[str]:
         with self._lock:
@@ -135,6 +159,15 @@ def peek(path: Path) -> set[str]:
     except sqlite3.Error as error:
         raise EvaluationError(f"{path}: {error}; move the file away to ask anew") from error
     return {key for (key,) in rows}
+
+
+def has_holder(path: Path) -> bool:
+    """Whether a living process has the file of answers open."""
+    try:
+        with held(path.with_suffix(".lock")):
+            return False
+    except BlockingIOError:
+        return True
 
 
 def _connected(path: Path) -> sqlite3.Connection:

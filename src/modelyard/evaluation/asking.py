@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from modelyard.core.errors import EngineError
 from modelyard.core.failpoints import failpoint
@@ -25,6 +25,7 @@ _LEAST_RETRIES, _RETRIED_SHARE = 20, 0.2
 #: So many questions in a row without an answer end the asking.
 _LEAST_TRUST = 5
 _LOOK_S = 0.05
+_LONGEST_PACE_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ class Conversation:
     stop: Callable[[], str] = lambda: ""
     # Told of each reply, in the thread that asked.
     told: Callable[[str, Reply], None] = lambda _key, _reply: None
+    # Keys that failed when they were asked last; that they fail again says nothing of the model.
+    failed_before: frozenset[str] = frozenset()
     chance: random.Random = field(default_factory=lambda: random.Random(0))
 
 
@@ -49,9 +52,9 @@ def ask_all(questions: Mapping[str, Question], conversation: Conversation) -> No
     Raises:
         EngineError: The model cannot be asked at all, or stopped answering.
     """
-    asker = _Asker(conversation, len(questions))
-    with ThreadPoolExecutor(conversation.manners.parallel, thread_name_prefix="ask") as pool:
-        futures = [pool.submit(asker.ask, key, question) for key, question in questions.items()]
+    asker, threads = _Asker(conversation, questions), min(conversation.manners.parallel, len(questions))
+    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="ask") as pool:
+        futures = [pool.submit(asker.work) for _ in range(threads)]
         try:
             left = set(futures)
             while left:
@@ -62,20 +65,30 @@ def ask_all(questions: Mapping[str, Question], conversation: Conversation) -> No
                     break
         finally:
             asker.halted.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True)
 
 
 class _Asker:
     """What the threads of one model share."""
 
-    def __init__(self, conversation: Conversation, questions: int) -> None:
+    def __init__(self, conversation: Conversation, questions: Mapping[str, Question]) -> None:
         self._told = conversation
         self._lock = threading.Lock()
-        self._retries = max(_LEAST_RETRIES, int(_RETRIED_SHARE * questions))
+        self._left = iter(questions.items())
+        self._retries = max(_LEAST_RETRIES, int(_RETRIED_SHARE * len(questions)))
         self._trust = max(_LEAST_TRUST, conversation.manners.parallel)
         self._failed_in_a_row = 0
         self._next_start = 0.0
         self.halted = threading.Event()
+
+    def work(self) -> None:
+        """Ask one question after the other until none is left."""
+        while not self.halted.is_set():
+            with self._lock:
+                following = next(self._left, None)
+            if following is None:
+                return
+            self.ask(*following)
 
     def ask(self, key: str, question: Question) -> None:
         """Ask one question until it has a reply that counts, and keep that."""
@@ -86,23 +99,29 @@ class _Asker:
                 return
             self._told.store.asked(key)
             failpoint("evaluate.after_asked")
-            reply = self._told.engine.ask(question, key)
+            try:
+                reply = _storable(self._told.engine.ask(question, key))
+            except EngineError:
+                self._told.store.heard(key)
+                raise
             failpoint("evaluate.after_reply")
             if reply.again and tries < self._told.manners.retries and self._may_retry():
+                self._told.store.heard(key)
                 self._leave_alone(reply, tries)
                 tries += 1
                 continue
             self._told.store.put(key, reply)
             failpoint("evaluate.after_stored")
             self._told.told(key, reply)
-            self._watch(reply)
+            if not (reply.again and key in self._told.failed_before):
+                self._watch(reply)
             return
 
     def _wait_for_turn(self) -> None:
         rate = self._told.manners.requests_per_minute
         with self._lock:
             start = max(self._next_start, time.monotonic())
-            self._next_start = start + (60.0 / rate if rate else 0.0)
+            self._next_start = start + (min(60.0 / rate, _LONGEST_PACE_S) if rate else 0.0)
         self.halted.wait(max(0.0, start - time.monotonic()))
 
     def _may_retry(self) -> bool:
@@ -132,3 +151,11 @@ class _Asker:
             f"{self._failed_in_a_row} questions in a row have no answer, the last for this reason: "
             f"{reply.error}; see that the model is there, and go on with the same command"
         )
+
+
+def _storable(reply: Reply) -> Reply:
+    """Without halves of characters, which some models say and no file can hold."""
+    text, error = reply.text, reply.error
+    if text is not None:
+        text = text.encode("utf-8", "replace").decode()
+    return replace(reply, text=text, error=error.encode("utf-8", "replace").decode())

@@ -20,7 +20,7 @@ from modelyard.core.faults import Faults
 from modelyard.core.journal import Draft
 from modelyard.evaluation import judging
 from modelyard.evaluation.answer_store import answer_key, peek
-from modelyard.evaluation.frozen_sets import FrozenSet, Opening, open_split, read_frozen
+from modelyard.evaluation.frozen_sets import FrozenSet, Opening, looks, open_split, read_frozen
 from modelyard.evaluation.interview import Interview, Surroundings, interview, store_path
 from modelyard.evaluation.judging import Verdicts, judge_all
 from modelyard.evaluation.outputs import Asked, Header, ModelOutcome, check_output, scored, write_outputs
@@ -105,6 +105,9 @@ class Evaluated:
     id: str
     output: Path
     models: tuple[ModelOutcome, ...]
+    split: str
+    # How many evaluations have opened the split of this set, this one included.
+    looks: int
     stopped: bool = False
     # What the judge's verdicts cost; None where its price is not known.
     judge_usd: float | None = 0.0
@@ -160,7 +163,8 @@ def evaluate(yard: Yard, evaluation: Evaluation, output: Path, around: Surroundi
     asked = [_scored(each, tasks[each.model.name], verdicts) for each in held]
     stopped, outcomes = bool(around.stop()), tuple(each.outcome for each in asked)
     done = Evaluated(
-        id=evaluation.id, output=output, models=outcomes, stopped=stopped,
+        id=evaluation.id, output=output, models=outcomes, stopped=stopped, split=evaluation.options.split,
+        looks=looks(yard.journal, evaluation.frozen.digest)[evaluation.options.split],
         judge_usd=_judge_usd(evaluation.judge, verdicts),
     )  # fmt: skip
     finished = [each for each in asked if not each.outcome.why]
@@ -229,8 +233,11 @@ def _scored(held: Interview, tasks: Sequence[Task], verdicts: Verdicts | None) -
         scored(example, question.sample, held.replies[key], verdicts.scores if verdicts else {})
         for key, example, question in tasks
     )
-    if verdicts and verdicts.interview.why and any(line.why == "was not judged" for line in lines):
-        why = f"its answers were not judged: {verdicts.interview.why}"
+    unjudged = sum(line.why == "was not judged" for line in lines)
+    if verdicts and unjudged:
+        reasons = (reply.error for reply in verdicts.interview.replies.values() if reply.text is None)
+        reason = verdicts.interview.why or next(reasons, "no reply")
+        why = f"{unjudged} of its answers were not judged: {reason}"
         return Asked(model=held.model, outcome=replace(outcome, why=why))
     outcome = replace(
         outcome,
@@ -252,7 +259,11 @@ def questions_of(model: PoolModel, examples: Sequence[Example], samples: int) ->
     """Everything that a model is to be asked, with the address of each answer."""
     identity = model.identity
     asked = [(each, question_of(each, sample)) for each in examples for sample in range(samples)]
-    return [(answer_key(identity, question), example, question) for example, question in asked]
+    by_example = model.settings.by_example
+    return [
+        (answer_key(identity, question, by_example=by_example), example, question)
+        for example, question in asked
+    ]
 
 
 def planned(yard: Yard | None, evaluation: Evaluation, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -264,11 +275,12 @@ def planned(yard: Yard | None, evaluation: Evaluation, environment: Mapping[str,
     examples = drawn(evaluation.frozen.sealed(options.split), options)
     for model in evaluation.models:
         asked = questions_of(model, examples, options.samples)
-        known = peek(store_path(yard, model)) & {key for key, _, _ in asked} if yard else set()
+        keys = {key for key, _, _ in asked}
+        known = peek(store_path(yard, model)) & keys if yard else set()
         hidden = Question(example_id="-", prompt="(not shown: the split stays closed)")
         with closing(model.settings.open(environment)) as engine:
             first = engine.request(asked[0][2] if options.split == "fit" and asked else hidden)
-        told = {"name": model.name, "questions": len(asked), "stored": len(known)}
+        told = {"name": model.name, "questions": len(keys), "stored": len(known)}
         models.append({**told, "first": dict(first)})
     return {
         "id": evaluation.id, "set_digest": evaluation.frozen.digest, "split": options.split,

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelyard.core.errors import EngineError, EvaluationError
-from modelyard.evaluation.answer_store import open_store
+from modelyard.evaluation.answer_store import AnswerStore, has_holder, open_store
 from modelyard.evaluation.asking import Conversation, ask_all
 from modelyard.evaluation.pool import PoolModel
 from modelyard.results.engines import Question, Reply
 from modelyard.runs.yard import Yard
 
+#: In the folder of a run of shards: the sign that its answers have been taken over.
+TAKEN = "taken.json"
 #: Told of each reply: the model and the reply. Called by many threads.
 Told = Callable[[str, Reply], None]
 
@@ -26,6 +28,8 @@ class Surroundings:
     environment: Mapping[str, str]
     stop: Callable[[], str] = lambda: ""
     told: Told = lambda _model, _reply: None
+    # Without it nothing is asked here; what has no answer is left to others.
+    asks: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +70,28 @@ def interview(
         return Interview(model=model, questions=len(questions), stored=0, in_doubt=0, why=str(error))
 
 
+def take_over(yard: Yard, model: PoolModel, store: AnswerStore) -> None:
+    """Add what jobs have answered (`evaluation/shards.py`) and nobody has taken over yet.
+
+    Raises:
+        EvaluationError: A job asks this model now, or left a file that cannot be read.
+    """
+    for path in sorted(yard.runs_dir.glob(f"*/answers/{store_path(yard, model).stem}.*.sqlite")):
+        if (path.parents[1] / TAKEN).exists():
+            continue
+        if has_holder(path):
+            raise EvaluationError(
+                f"{path}: a job asks this model now; the command with --shards goes on with it, "
+                "`modelyard cancel` ends it"
+            )
+        store.absorb(path)
+
+
 def _held(
     yard: Yard, model: PoolModel, questions: Mapping[str, Question], around: Surroundings, *, fresh: bool
 ) -> Interview:
     with open_store(store_path(yard, model)) as store:
+        take_over(yard, model, store)
         if fresh:
             store.forget(questions)
         answered = store.answered() & set(questions)
@@ -81,7 +103,7 @@ def _held(
         )
         left = {key: question for key, question in questions.items() if key not in answered}
         try:
-            if left and not around.stop():
+            if left and around.asks and not around.stop():
                 with closing(model.settings.open(around.environment)) as engine:
                     ask_all(
                         left,
@@ -91,6 +113,7 @@ def _held(
                             manners=model.manners,
                             stop=around.stop,
                             told=lambda _key, reply: around.told(model.name, reply),
+                            failed_before=frozenset(store.failed()),
                             chance=random.Random(model.digest),
                         ),
                     )
@@ -99,4 +122,7 @@ def _held(
         replies = store.replies(questions)
     missing = len(questions) - len(replies)
     why = f"{missing} questions were not asked; go on with the same command" if missing else ""
+    if replies and not missing and all(reply.text is None for reply in replies.values()):
+        last = next(iter(replies.values())).error
+        why = f"it answered none of {len(questions)} questions ({last}); mend it, and ask with --fresh"
     return replace(done, replies=replies, why=why)

@@ -67,7 +67,7 @@ def judge_all(
     scores = {
         named: score_of(*(held.replies[key] for key in both))
         for named, both in keys.items()
-        if all(key in held.replies for key in both)
+        if all(key in held.replies and held.replies[key].text is not None for key in both)
     }
     return Verdicts(scores=scores, interview=held)
 

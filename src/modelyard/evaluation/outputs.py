@@ -101,6 +101,7 @@ def write_outputs(
     output: Path, header: Header, examples: Sequence[Example], asked: Sequence[Asked]
 ) -> dict[str, str]:
     """Write everything; the digests of the files by name."""
+    check_output(output, header.id)  # somebody else may have come first
     output.mkdir(parents=True, exist_ok=True)
     failpoint("evaluate.before_results")
     if not (output / _RECORD).exists():  # from here on the folder is this evaluation's
@@ -183,4 +184,5 @@ def _text(model: str, line: Line) -> dict[str, Any]:
         "completion_tokens": reply.completion_tokens,
         "latency_s": reply.latency_s,
         "confidence": reply.confidence,
+        "cost_usd": reply.cost_usd,
     }

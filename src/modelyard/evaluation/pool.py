@@ -69,7 +69,13 @@ class PoolModel:
 
     def with_parallel(self, parallel: int) -> PoolModel:
         """The same, with so many questions under way at a time."""
-        return replace(self, manners=replace(self.manners, parallel=parallel))
+        manners = replace(self.manners, parallel=parallel)
+        return replace(self, manners=manners, entry={**self.entry, "parallel": parallel})
+
+    @property
+    def priced(self) -> bool:
+        """Whether any price is declared."""
+        return any(getattr(self.price, name) is not None for name in Price.__slots__)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -151,7 +157,7 @@ def _model(section: Section, folder: Path, engine: str) -> PoolModel | None:
         price=Price(**{field: _amount(price, field) for field in Price.__slots__}),
         manners=Manners(
             parallel=section.integer("parallel", 4, low=1, high=1000),
-            requests_per_minute=_amount(section, "requests_per_minute"),
+            requests_per_minute=_amount(section, "requests_per_minute", above=0.0),
             retries=section.integer("retries", 4, low=0, high=100),
         ),
         revision=section.optional_text("revision"),
@@ -163,9 +169,9 @@ def _model(section: Section, folder: Path, engine: str) -> PoolModel | None:
     return model
 
 
-def _amount(section: Section, name: str) -> float | None:
-    """A number of at least 0, or None where the key is absent."""
+def _amount(section: Section, name: str, *, above: float = -1e-300) -> float | None:
+    """A number, by default of at least 0, or None where the key is absent."""
     if not section.has(name):
         section.raw(name)
         return None
-    return max(0.0, section.number(name, None, above=-1e-300))
+    return max(0.0, section.number(name, None, above=above))

@@ -7,20 +7,20 @@ over into the yard; the evaluation then finds it there and asks nothing again.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from modelyard.core.digests import digest_json
 from modelyard.core.faults import Faults, json_section
-from modelyard.core.files import write_json
+from modelyard.core.files import read_json, write_json
 from modelyard.core.processes import interpreter
-from modelyard.evaluation.answer_store import AnswerStore, open_store
+from modelyard.evaluation.answer_store import open_store
 from modelyard.evaluation.asking import Conversation, ask_all
 from modelyard.evaluation.evaluate import Evaluation, drawn, questions_of
 from modelyard.evaluation.frozen_sets import open_split
-from modelyard.evaluation.interview import store_path
+from modelyard.evaluation.interview import TAKEN, store_path, take_over
 from modelyard.evaluation.pool import PoolModel, read_entry
 from modelyard.jobs.plan import Plan, make_plan
 from modelyard.jobs.step import Output, Step
@@ -30,6 +30,8 @@ from modelyard.runs.execution import ExecutionOptions, Outcome, execute
 from modelyard.runs.yard import Yard
 
 SCHEMA = "modelyard.asked/1"
+#: What was shared out.
+_CUT = "shards.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,6 @@ class Shard:
 
     name: str
     model: PoolModel
-    questions: Mapping[str, Question]
     folder: Path
 
     @property
@@ -60,41 +61,66 @@ class Shard:
 def ask_in_shards(yard: Yard, evaluation: Evaluation, count: int, execution: ExecutionOptions) -> Outcome:
     """Ask what has not been answered in so many jobs a model, and take over the answers.
 
-    Killed, it goes on with the same call: jobs that still run are adopted.
+    Killed, it goes on with the same call, with the shards that it had begun: jobs that still run are adopted.
 
     Raises:
         RunError: Another process drives these jobs.
         EvaluationError: Another process asks one of the models.
         DocumentError: The set cannot be used.
     """
-    examples = drawn(open_split(evaluation.frozen, yard.journal, evaluation.opening), evaluation.options)
-    left: dict[str, dict[str, Question]] = {}
+    folder = _unfinished(yard, evaluation)
+    shards = _begun(folder, evaluation) or _cut(yard, evaluation, folder, count)
+    if not shards:
+        return Outcome.SUCCEEDED
+    plan = _plan(folder.name, shards, folder)
+    source = str(evaluation.frozen.path.absolute())
+    directory = create_run(yard, folder, run=folder.name, kind="evaluate", source=source, plan=plan)
+    outcome, _ = execute(yard, directory, plan, execution)
+    if outcome is Outcome.CANCELLED:
+        return outcome
     for model in evaluation.models:
         with open_store(store_path(yard, model)) as store:
-            asked = questions_of(model, examples, evaluation.options.samples)
+            take_over(yard, model, store)
+    write_json(folder / TAKEN, {"schema": SCHEMA, "shards": [shard.name for shard in shards]})
+    return outcome
+
+
+def _unfinished(yard: Yard, evaluation: Evaluation) -> Path:
+    """The folder of the first run of shards whose answers were not taken over; it may not be there yet."""
+    folders = (yard.runs_dir / f"{evaluation.id}-shards-{number}" for number in itertools.count(1))
+    return next(folder for folder in folders if not (folder / TAKEN).exists())
+
+
+def _begun(folder: Path, evaluation: Evaluation) -> list[Shard]:
+    """The shards that an earlier call cut; none where there was none, or it died while it cut."""
+    if not (folder / _CUT).exists():
+        return []
+    models = {model.name: model for model in evaluation.models}
+    told = read_json(folder / _CUT)["shards"]
+    return [Shard(name=each["name"], model=models[each["model"]], folder=folder) for each in told]
+
+
+def _cut(yard: Yard, evaluation: Evaluation, folder: Path, count: int) -> list[Shard]:
+    """Share out what has not been answered, and write down who is told what."""
+    examples = drawn(open_split(evaluation.frozen, yard.journal, evaluation.opening), evaluation.options)
+    shards = []
+    for model in evaluation.models:
+        asked = questions_of(model, examples, evaluation.options.samples)
+        with open_store(store_path(yard, model)) as store:
+            take_over(yard, model, store)
             if evaluation.options.fresh:
                 store.forget(key for key, _, _ in asked)
             answered = store.answered()
-            left[model.name] = {key: question for key, _, question in asked if key not in answered}
-    if not any(left.values()):
-        return Outcome.SUCCEEDED
-    keys = digest_json({"count": count, "left": {name: sorted(keys) for name, keys in left.items()}})
-    run = f"{evaluation.id}-shards-{keys.removeprefix('sha256:')[:8]}"
-    folder = yard.runs_dir / run
-    shards = [
-        shard for model in evaluation.models for shard in _shards(model, left[model.name], folder, count)
-    ]
-    plan = _plan(run, shards, folder)
-    for shard in shards:
-        write_json(shard.spec, _told(shard, count))
-    directory = create_run(
-        yard, folder, run=run, kind="evaluate", source=str(evaluation.frozen.path.absolute()), plan=plan
-    )
-    outcome, _ = execute(yard, directory, plan, execution)
-    for model in evaluation.models:
-        with open_store(store_path(yard, model)) as store:
-            _take_over(store, [shard for shard in shards if shard.model is model])
-    return outcome
+        left = {key: question for key, _, question in asked if key not in answered}
+        keys, stem = sorted(left), store_path(yard, model).stem
+        for i in range(min(count, len(keys))):
+            shard = Shard(name=f"{stem}.{i + 1}-of-{count}", model=model, folder=folder)
+            write_json(shard.spec, _told(shard, {key: left[key] for key in keys[i::count]}, count))
+            shards.append(shard)
+    if shards:
+        cut = [{"name": shard.name, "model": shard.model.name} for shard in shards]
+        write_json(folder / _CUT, {"schema": SCHEMA, "shards": cut})
+    return shards
 
 
 def ask_shard(spec: Path, environment: Mapping[str, str]) -> int:
@@ -132,20 +158,6 @@ def ask_shard(spec: Path, environment: Mapping[str, str]) -> int:
     return len(left)
 
 
-def _shards(model: PoolModel, left: Mapping[str, Question], folder: Path, count: int) -> list[Shard]:
-    keys, name = sorted(left), model.name.replace("/", "--")
-    return [
-        Shard(
-            name=f"{name}.{i + 1}-of-{count}",
-            model=model,
-            questions={key: left[key] for key in keys[i::count]},
-            folder=folder,
-        )
-        for i in range(count)
-        if keys[i::count]
-    ]
-
-
 def _plan(run: str, shards: Sequence[Shard], folder: Path) -> Plan:
     steps = [
         Step(
@@ -165,12 +177,12 @@ def _plan(run: str, shards: Sequence[Shard], folder: Path) -> Plan:
     return plan
 
 
-def _told(shard: Shard, count: int) -> dict[str, Any]:
+def _told(shard: Shard, asked: Mapping[str, Question], count: int) -> dict[str, Any]:
     """The spec; the shards of a model keep its rate together."""
     entry = dict(shard.model.entry)
     if rate := shard.model.manners.requests_per_minute:
         entry["requests_per_minute"] = rate / count
-    questions = [{"key": key, **asdict(question)} for key, question in shard.questions.items()]
+    questions = [{"key": key, **asdict(question)} for key, question in asked.items()]
     return {
         "entry": entry,
         "folder": str(shard.model.folder),
@@ -178,9 +190,3 @@ def _told(shard: Shard, count: int) -> dict[str, Any]:
         "answers": str(shard.answers),
         "record": str(shard.record),
     }
-
-
-def _take_over(store: AnswerStore, shards: Sequence[Shard]) -> None:
-    for shard in shards:
-        if shard.answers.exists():
-            store.absorb(shard.answers)

@@ -58,6 +58,8 @@ class Conduct:
     # The key that a request must have; any will do where it is empty.
     api_key: str = ""
     model: str = "adder"
+    # Whether questions with the word "forbidden" are refused.
+    moderated: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(key, 401, "no access")
         if body["model"] != conduct.model:
             return self._refuse(key, 404, f"there is no model {body['model']}")
+        if conduct.moderated and "forbidden" in json.dumps(body):
+            return self._refuse(key, 403, "this question is not allowed")
         fault = conduct.faults.of(key, self.server.count(key))
         if fault == "limited":
             return self._refuse(key, 429, "slow down", wait_s=0.05)
@@ -209,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--idempotent", action="store_true")
     parser.add_argument("--api-key", default="")
     parser.add_argument("--model", default="adder")
+    parser.add_argument("--moderated", type=int, default=0, metavar="0|1")
     told = vars(parser.parse_args(arguments))
     log = told.pop("log")
     faults = Faults(**{name: told.pop(name) for name in ("limited", "broken", "cut", "refused", "lasting")})

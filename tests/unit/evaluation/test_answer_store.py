@@ -54,7 +54,7 @@ def test_one_process_at_a_time_asks_a_model(path):
         pass
 
 
-def test_final_answers_of_another_file_are_taken_over(path, tmp_path):
+def test_replies_of_another_file_are_taken_over(path, tmp_path):
     with open_store(tmp_path / "part.sqlite") as part:
         for key, reply in {"a": REPLY, "b": Reply(text="theirs"), "c": Reply(error="x", again=True)}.items():
             part.asked(key)
@@ -66,8 +66,13 @@ def test_final_answers_of_another_file_are_taken_over(path, tmp_path):
         store.absorb(tmp_path / "part.sqlite")
         store.absorb(tmp_path / "part.sqlite")
         assert {key: reply.text for key, reply in store.replies("abcd").items()} == {
-            "a": REPLY.text, "b": "ours",
+            "a": REPLY.text, "b": "ours", "c": None,
         }  # fmt: skip
+        assert store.answered() == {"a", "b"} and store.failed() == {"c"} and store.in_doubt() == set()
+        (tmp_path / "broken.sqlite").write_text("no database, but long enough to be looked at " * 20)
+        with pytest.raises(EvaluationError, match=r"broken\.sqlite: .* move this file away"):
+            store.absorb(tmp_path / "broken.sqlite")
+        assert store.answered() == {"a", "b"}, "its own answers are well"
 
 
 def test_a_file_of_another_version_or_of_something_else_is_refused(path):

@@ -42,11 +42,13 @@ class Scripted:
 def ask(tmp_path):
     """Asks so many questions; gives the engine and the texts or errors that were kept."""
 
-    def run(count, script, stop=lambda: "", **manners):
+    def run(count, script, stop=lambda: "", failed_before=frozenset(), **manners):
         engine = Scripted(script)
         questions = {f"k{i}": Question(example_id=str(i), prompt=str(i)) for i in range(count)}
         with open_store(tmp_path / "a.sqlite") as store:
-            talk = Conversation(engine=engine, store=store, manners=Manners(**manners), stop=stop)
+            talk = Conversation(
+                engine=engine, store=store, manners=Manners(**manners), stop=stop, failed_before=failed_before
+            )
             try:
                 ask_all(questions, talk)
             finally:
@@ -83,6 +85,17 @@ def test_retries_have_a_budget_over_all_questions(ask):
 def test_a_model_that_answers_nothing_is_not_taken_for_a_bad_one(ask):
     with pytest.raises(EngineError, match=r"5 questions in a row have no answer, the last .* busy; see that"):
         ask(100, lambda key, times: BUSY, retries=0, parallel=2)
+
+
+def test_questions_that_failed_before_say_nothing_of_the_model(ask):
+    before = frozenset(f"k{i}" for i in range(30))
+    _, kept = ask(30, lambda key, times: BUSY, retries=0, parallel=1, failed_before=before)
+    assert len(kept) == 30
+
+
+def test_half_a_character_is_kept_as_a_question_mark(ask):
+    _, kept = ask(2, lambda key, times: Reply(text="a\ud800b") if key == "k0" else Reply(error="\udfff"))
+    assert kept == {"k0": "a?b", "k1": "?"}
 
 
 def test_answers_in_between_keep_the_trust(ask):

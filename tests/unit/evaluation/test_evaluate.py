@@ -97,6 +97,34 @@ def test_no_answer_is_an_error_of_the_model(run, sums, tmp_path):
     assert outcome.mean_score == pytest.approx(1 - len(lost) / 54)
 
 
+def test_a_model_that_answers_nothing_is_no_bad_model(run, sums, tmp_path):
+    """Fewer questions than it takes to lose trust in a model, all refused for good."""
+    with fake_server(tmp_path / "log.jsonl", "--refused", "1") as server:
+        evaluated = run(sums(3), adder(server))
+    assert "it answered none of 3 questions (status 400" in evaluated.models[0].why
+    assert not evaluated.whole and not evaluated.digests
+
+
+def test_what_always_fails_does_not_shut_a_model_out_at_the_second_run(run, sums, tmp_path):
+    with fake_server(tmp_path / "log.jsonl", "--broken", "3", "--lasting") as server:
+        entry = adder(server, retries=0, parallel=1)
+        first = run(sums(60), entry)
+        assert first.models[0].unanswered > 5, first.models[0]
+        second = run(sums(60), entry)
+    assert second.whole and second.models[0].unanswered == first.models[0].unanswered
+
+
+def test_recorded_answers_go_by_example(run, tmp_path):
+    path = tmp_path / "twins.jsonl"
+    rows = [{"id": i, "prompt": "What is 1 + 1?", "answers": [a]} for i, a in (("a", "1"), ("b", "2"))]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = [{"model": "old", "example_id": i, "text": a} for i, a in (("a", "1"), ("b", "2"))]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert (
+        run(path, {"name": "old", "engine": "replay", "answers": "answers.jsonl"}).models[0].mean_score == 1.0
+    )
+
+
 def test_a_failure_that_may_pass_is_asked_again_by_the_next_run(run, sums, tmp_path):
     """One key in 4 fails at its first request, and nothing is retried: the next run asks just those."""
     with fake_server(tmp_path / "log.jsonl", "--broken", "4") as server:
@@ -179,6 +207,13 @@ def test_a_limit_draws_the_same_examples_each_time(run, sums, server, tmp_path):
     run(path, adder(server), limit=10, seed=2, output="other")
     assert rows != pq.read_table(tmp_path / "other" / "results.parquet")["example_id"].to_pylist()
     assert len(server.requests()) < 21
+
+
+def test_looks_at_a_split_are_told(run, sums, server):
+    path = sums(20)
+    assert run(path, adder(server), split="report").looks == 1
+    assert run(path, adder(server), split="report").looks == 1, "the same evaluation, resumed"
+    assert run(path, adder(server, revision="2"), split="report", output="b").looks == 2
 
 
 def test_openings_and_ends_are_in_the_journal(run, sums, server, yard):

@@ -120,10 +120,23 @@ def test_without_a_judge_nothing_is_asked(run, judged, tmp_path):
         run(judged[0], {"name": "m", "engine": "command", "run": "echo 1"})
 
 
+def test_a_judge_that_fails_has_not_called_a_tie(run, judged):
+    path, judge = judged
+    evaluated = run(
+        path,
+        {"name": "m", "engine": "command", "run": "echo 1"},
+        judge={**judge, "run": "false", "retries": 0},
+    )
+    assert "of its answers were not judged: " in evaluated.models[0].why and not evaluated.digests
+
+
 def test_a_judge_that_cannot_be_asked_leaves_the_models_out(run, judged, tmp_path):
     path, _ = judged
     lost = {"name": "judge", "endpoint": "http://127.0.0.1:9/v1", "retries": 0, "parallel": 1}
     many = [{"id": f"q{i}", "prompt": str(i), "answers": ["42"], "scorer": "judge"} for i in range(6)]
     path.write_text("".join(json.dumps(row) + "\n" for row in many))
     evaluated = run(path, {"name": "m", "engine": "command", "run": "echo 1"}, judge=lost)
-    assert "were not judged: 5 questions in a row" in evaluated.models[0].why and not evaluated.digests
+    assert (
+        "of its answers were not judged: 5 questions in a row" in evaluated.models[0].why
+        and not evaluated.digests
+    )

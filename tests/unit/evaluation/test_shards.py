@@ -8,6 +8,7 @@ import os
 import pytest
 
 from modelyard.core.errors import DocumentError, EngineError
+from modelyard.evaluation.answer_store import open_store
 from modelyard.evaluation.evaluate import EvaluationOptions, prepare
 from modelyard.evaluation.pool import read_pool
 from modelyard.evaluation.shards import ask_in_shards, ask_shard
@@ -42,6 +43,30 @@ def test_fresh_shards_pay_once_more_and_not_twice(share, run, sums, server):
     run(path, entry)
     assert share(path, entry, fresh=True) is Outcome.SUCCEEDED
     assert len(server.requests()) == 36
+
+
+def test_answers_of_shards_that_nobody_took_over_are_found(share, run, sums, server, yard):
+    """As after a kill between the end of the jobs and their take-over: the sign is missing."""
+    entry, path = {"name": "adder", "endpoint": server.endpoint}, sums(20)
+    share(path, entry, count=2)
+    (taken,) = yard.runs_dir.glob("*/taken.json")
+    taken.unlink()
+    (store,) = (yard.root / "answers").glob("adder-*.sqlite")
+    store.unlink()
+    assert run(path, entry).models[0].stored == 18 and len(server.requests()) == 18
+    assert share(path, entry, count=3) is Outcome.SUCCEEDED and len(server.requests()) == 18
+    assert taken.exists()
+
+
+def test_a_model_that_a_job_asks_now_is_not_asked_here(share, run, sums, server, yard):
+    entry, path = {"name": "adder", "endpoint": server.endpoint}, sums(20)
+    share(path, entry, count=1)
+    (taken,) = yard.runs_dir.glob("*/taken.json")
+    taken.unlink()
+    (part,) = yard.runs_dir.glob("*/answers/*.sqlite")
+    with open_store(part):
+        evaluated = run(path, entry)
+    assert "a job asks this model now" in evaluated.models[0].why and len(server.requests()) == 18
 
 
 def test_a_shard_that_fails_loses_only_itself(share, run, sums, server):

@@ -108,6 +108,11 @@ class EngineSettings(Protocol):
         """The environment variables that `open` reads and nobody may write down."""
         ...
 
+    @property
+    def by_example(self) -> bool:
+        """Whether answers go by the example's id, so that equal prompts may have different ones."""
+        ...
+
     @classmethod
     def read(cls, section: Section, folder: Path) -> EngineSettings:
         """Read the engine's own keys of an entry, noting every fault; paths start at `folder`."""

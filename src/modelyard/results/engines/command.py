@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelyard.core.digests import Fingerprints
+from modelyard.core.digests import Fingerprints, digest_path
 from modelyard.core.errors import EngineError
 from modelyard.core.faults import Section
 from modelyard.jobs.command import check_command, render_argv
@@ -39,8 +39,9 @@ class CommandSettings:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The words of the command and what its files hold."""
-        return {"engine": "command", "argv": list(self.argv), "inputs": dict(self.inputs)}
+        """The words of the command and what its files hold; without such files also where it runs."""
+        place = {} if self.inputs else {"folder": str(self.folder)}
+        return {"engine": "command", "argv": list(self.argv), "inputs": dict(self.inputs), **place}
 
     @property
     def lane(self) -> str:
@@ -52,6 +53,11 @@ class CommandSettings:
         """None of its own; the command sees the whole environment."""
         return ()
 
+    @property
+    def by_example(self) -> bool:
+        """No: by what is asked."""
+        return False
+
     @classmethod
     def read(cls, section: Section, folder: Path) -> CommandSettings:
         """The keys run, inputs and timeout_s; {model_name} in the command is the model's name."""
@@ -62,7 +68,10 @@ class CommandSettings:
         if run:
             check_command(run, key=section.key("run"), shell=False, known=known, faults=section.faults)
         prints, told = Fingerprints(), section.texts("inputs")
-        inputs = {path: prints.of(str(folder / path)) for path in told}
+        inputs = {
+            path: digest_path(folder / path) if (folder / path).is_dir() else prints.of(str(folder / path))
+            for path in told
+        }
         for path, print_ in inputs.items():
             if print_ == "missing":
                 section.faults.add(section.key("inputs"), path, "is not there", "give a file", here=True)

@@ -17,6 +17,6 @@ def likeliest(letters: Sequence[str], logprobs: Mapping[str, float]) -> str | No
     for token, value in logprobs.items():
         letter = token.strip().strip("().▁Ġ").strip()
         if letter in mass and not math.isnan(value):
-            mass[letter] += math.exp(value)
+            mass[letter] += math.exp(min(value, 0.0))
     best = max(mass, key=mass.__getitem__)
     return best if mass[best] > 0 else None

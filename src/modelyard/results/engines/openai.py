@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from math import exp, fsum
+from math import exp, fsum, isfinite
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 
+from modelyard.core.digests import canonical_json
 from modelyard.core.errors import EngineError
 from modelyard.core.faults import Section
 from modelyard.results.engines import Question, Reply
@@ -72,19 +73,27 @@ class OpenAISettings:
         """The variable of the key."""
         return () if self.api_key is None else (self.api_key,)
 
+    @property
+    def by_example(self) -> bool:
+        """No: by what is asked."""
+        return False
+
     @classmethod
     def read(cls, section: Section, folder: Path) -> OpenAISettings:
         """The keys endpoint, model, api, template, api_key, options and timeout_s."""
         endpoint = section.text("endpoint")
-        parts = urlsplit(endpoint)
-        if endpoint and (parts.scheme not in ("http", "https") or not parts.netloc):
-            section.faults.add(
-                section.key("endpoint"), endpoint, "is not a web address", "write https://HOST/v1"
-            )
+        if endpoint and (problem := _endpoint_problem(endpoint)):
+            section.faults.add(section.key("endpoint"), endpoint, problem, "write https://HOST/v1")
         options = section.raw("options") or {}
         if not isinstance(options, Mapping):
             section.faults.add(section.key("options"), options, "is not a mapping", "write name: value pairs")
             options = {}
+        try:
+            canonical_json(dict(options))
+        except ValueError as error:  # rfc8785's errors are such
+            section.faults.add(
+                section.key("options"), None, f"is no plain JSON ({error})", "write plain numbers"
+            )
         api_key = section.optional_text("api_key")
         if api_key is not None and not _VARIABLE.fullmatch(api_key):
             # not shown: it may be the key itself
@@ -117,9 +126,19 @@ class OpenAISettings:
                     f"{self.endpoint}: the environment has no {self.api_key}, which {self.model!r} names as "
                     "its api_key; set it"
                 )
-            headers["Authorization"] = f"Bearer {environment[self.api_key]}"
+            secret = environment[self.api_key].strip()
+            if not (secret.isascii() and secret.isprintable()):
+                raise EngineError(f"{self.endpoint}: {self.api_key} holds what no header can; correct it")
+            headers["Authorization"] = f"Bearer {secret}"
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-        return OpenAIEngine(self, httpx2.Client(timeout=self.timeout_s, headers=headers, limits=limits))
+        try:
+            client = httpx2.Client(timeout=self.timeout_s, headers=headers, limits=limits)
+        except (ValueError, ImportError, OSError) as error:  # proxies and certificates of the environment
+            raise EngineError(
+                f"{self.endpoint}: no connection can be made ({error}); see HTTP_PROXY, ALL_PROXY and "
+                "SSL_CERT_FILE of the environment"
+            ) from error
+        return OpenAIEngine(self, client)
 
 
 class OpenAIEngine:
@@ -127,6 +146,7 @@ class OpenAIEngine:
 
     def __init__(self, settings: OpenAISettings, client: httpx2.Client) -> None:
         self._settings, self._client = settings, client
+        self._answered = False  # whether anything was; set by any thread, and only ever to True
 
     def request(self, question: Question) -> Mapping[str, Any]:
         """Method, address and body."""
@@ -157,14 +177,18 @@ class OpenAIEngine:
             return self._refusal(response)
         try:
             record = response.json()
+            if record["choices"] == []:  # held back by a filter: that is the answer
+                return Reply(error="an answer without choices", latency_s=latency)
             choice = record["choices"][0]
         except (
             ValueError,
             LookupError,
             TypeError,
+            RecursionError,
         ) as error:  # an error page, or an error told with status 200
             told = " ".join(response.text.split())[:_SHOWN_CHARS]
             return Reply(error=f"no answer but {told or repr(error)}", again=True)
+        self._answered = True
         try:
             return _reply(choice, record.get("usage"), question, latency)
         except (ValueError, LookupError, TypeError, AttributeError) as error:  # it was paid for
@@ -176,7 +200,8 @@ class OpenAIEngine:
 
     def _refusal(self, response: httpx2.Response) -> Reply:
         status, told = response.status_code, " ".join(response.text.split())[:_SHOWN_CHARS]
-        if status in _FATAL or "insufficient_quota" in told:
+        moderated = status == httpx2.codes.FORBIDDEN and self._answered  # this question, not this model
+        if (status in _FATAL and not moderated) or response.is_redirect or "insufficient_quota" in told:
             raise EngineError(
                 f"{response.request.url}: answers {status} for the model {self._settings.model!r} ({told}); "
                 "mend endpoint, model or api_key"
@@ -187,12 +212,11 @@ class OpenAIEngine:
 
 def _reply(choice: Mapping[str, Any], usage: object, question: Question, latency_s: float) -> Reply:
     counts = usage if isinstance(usage, Mapping) else {}
-    charged = counts.get("cost")
     told = Reply(
         prompt_tokens=_count(counts.get("prompt_tokens")),
         completion_tokens=_count(counts.get("completion_tokens")),
         latency_s=latency_s,
-        cost_usd=float(charged) if isinstance(charged, int | float) and charged >= 0 else None,
+        cost_usd=_charged(counts.get("cost")),
     )
     if question.letters:
         letter = likeliest(question.letters, _logprobs(choice["logprobs"]))
@@ -206,8 +230,14 @@ def _reply(choice: Mapping[str, Any], usage: object, question: Question, latency
     return replace(told, text=content or "", confidence=_confidence(choice.get("logprobs")))
 
 
+def _charged(told: object) -> float | None:
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return None
+    return float(told) if isfinite(told) and told >= 0 else None
+
+
 def _count(told: object) -> int | None:
-    return told if isinstance(told, int) and told >= 0 else None
+    return told if isinstance(told, int) and not isinstance(told, bool) and 0 <= told < 1 << 63 else None
 
 
 def _logprobs(told: Mapping[str, Any]) -> dict[str, float]:
@@ -215,6 +245,19 @@ def _logprobs(told: Mapping[str, Any]) -> dict[str, float]:
     if "content" in told:
         return {each["token"]: float(each["logprob"]) for each in told["content"][0]["top_logprobs"]}
     return {token: float(value) for token, value in told["top_logprobs"][0].items()}
+
+
+def _endpoint_problem(endpoint: str) -> str:
+    """Why an address cannot be asked; empty where it can."""
+    try:
+        parts = urlsplit(endpoint)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            return "is not a web address"
+    except ValueError as error:
+        return f"is not a web address ({error})"
+    if parts.username or parts.password:
+        return "holds a password, which would be written down; name a variable as api_key instead"
+    return "has a space" if any(sign.isspace() for sign in endpoint) else ""
 
 
 def _confidence(told: Mapping[str, Any] | None) -> float | None:

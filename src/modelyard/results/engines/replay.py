@@ -40,6 +40,11 @@ class ReplaySettings:
         """None."""
         return ()
 
+    @property
+    def by_example(self) -> bool:
+        """Recorded answers go by it."""
+        return True
+
     @classmethod
     def read(cls, section: Section, folder: Path) -> ReplaySettings:
         """The keys answers (the file) and model (by default the entry's name)."""
@@ -83,7 +88,7 @@ class ReplayEngine:
 def _recorded(settings: ReplaySettings) -> dict[tuple[str, int], Reply]:
     found: dict[tuple[str, int], Reply] = {}
     try:
-        lines = settings.path.read_text(encoding="utf-8").splitlines()
+        lines = settings.path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise EngineError(f"{settings.path}: cannot be read ({error}); give answers as JSON lines") from error
     for number, line in enumerate(lines, 1):
@@ -94,11 +99,26 @@ def _recorded(settings: ReplaySettings) -> dict[tuple[str, int], Reply]:
             if record.get("model", settings.model) != settings.model:
                 continue
             key = (str(record["example_id"]), int(record.get("sample", 0)))
-            told = {name: record.get(name) for name in _NUMBERS}
-            found[key] = Reply(text=record.get("text"), error=record.get("error") or "", **told)
+            told = {name: _number(record, name) for name in _NUMBERS}
+            found[key] = Reply(text=_text(record, "text"), error=_text(record, "error") or "", **told)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise EngineError(
                 f"{settings.path}: line {number}: is no answer ({error!r}); "
                 'write {"model": …, "example_id": …, "text": …}'
             ) from error
     return found
+
+
+def _text(record: Mapping[str, Any], name: str) -> str | None:
+    value = record.get(name)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _number(record: Mapping[str, Any], name: str) -> Any:
+    value = record.get(name)
+    kind = int if name.endswith("tokens") else int | float
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        raise TypeError(f"{name} is no number")
+    return value

@@ -51,6 +51,11 @@ class TransformersSettings:
         """None."""
         return ()
 
+    @property
+    def by_example(self) -> bool:
+        """No: by what is asked."""
+        return False
+
     @classmethod
     def read(cls, section: Section, folder: Path) -> TransformersSettings:
         """The keys checkpoint (a folder), options, dtype and device."""
@@ -108,7 +113,7 @@ class TransformersEngine:
         with self._lock:
             try:
                 text, lengths = self._letter(question) if question.letters else self._continuation(question)
-            except (RuntimeError, ValueError, IndexError) as error:  # out of memory, too long, odd options
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:  # too long, odd options ...
                 return Reply(error=f"{type(error).__name__}: {str(error)[:300]}")
         told = {"prompt_tokens": lengths[0], "completion_tokens": lengths[1]}
         return Reply(
@@ -126,9 +131,14 @@ class TransformersEngine:
         """With the model's chat template where it has one."""
         if not self._tokenizer.chat_template:
             return question.text()
-        text: str = self._tokenizer.apply_chat_template(
-            question.chat(), tokenize=False, add_generation_prompt=True
-        )
+        from jinja2 import TemplateError
+
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                question.chat(), tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError as error:  # it has no place for a system's message, say
+            raise ValueError(f"the chat template refuses: {error}") from error
         return text
 
     def _tokens(self, question: Question) -> Any:

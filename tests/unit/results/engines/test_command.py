@@ -67,6 +67,21 @@ def test_a_program_that_is_not_there_ends_everything(tmp_path):
         engine.ask(SUM, "k")
 
 
+def test_the_content_of_a_folder_and_the_place_of_a_command_are_in_its_identity(tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "m.py").write_text("1")
+
+    def identity(folder, **entry):
+        faults = Faults(file="f")
+        told = {"name": "m", "run": "python code/m.py", **entry}
+        return CommandSettings.read(Section(told, faults=faults), folder).identity
+
+    first = identity(tmp_path, inputs=["code"])
+    (tmp_path / "code" / "m.py").write_text("2")
+    assert identity(tmp_path, inputs=["code"]) != first
+    assert identity(tmp_path) != identity(tmp_path.parent)
+
+
 def test_an_entry_is_read_with_all_its_faults(tmp_path):
     (tmp_path / "model.py").write_text("1")
     good = {"name": "m", "run": "python model.py --for {model_name}", "inputs": ["model.py"]}

@@ -144,6 +144,7 @@ def message(content, **more):
         (message([{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": "b"}]), "ab"),
         (message("yes", usage={"prompt_tokens": 3.5, "completion_tokens": -1, "cost": "free"}), "yes"),
         (message("yes", usage=[]), "yes"),
+        (message("yes", usage={"prompt_tokens": 2**70, "completion_tokens": True, "cost": True}), "yes"),
     ],
 )
 def test_odd_answers_are_read_as_far_as_they_go(body, text):
@@ -153,11 +154,65 @@ def test_odd_answers_are_read_as_far_as_they_go(body, text):
 
 
 @pytest.mark.parametrize(
-    "body", ["<html>Bad gateway</html>", "", "[]", {"error": {"message": "busy"}}, {"choices": []}]
+    "body", ["<html>Bad gateway</html>", "", "[]", {"error": {"message": "busy"}}, "[" * 100_000]
 )
 def test_what_is_no_answer_at_all_is_asked_again(body):
     with saying(body) as reply:
         assert reply.text is None and reply.again and reply.error.startswith("no answer but ")
+
+
+def test_what_a_filter_held_back_is_final():
+    with saying({"choices": []}) as reply:
+        assert reply.text is None and not reply.again and reply.error == "an answer without choices"
+
+
+def test_a_redirect_ends_everything_and_a_moderated_question_does_not(server):
+    with pytest.raises(EngineError, match="answers 308"), saying("", status=308):
+        pass
+    with pytest.raises(EngineError, match="answers 403"), saying("no", status=403):
+        pass
+    with server("--moderated", "1") as (engine, _):
+        assert engine.ask(SUM, "k1").text == "20 + 22 = 42"
+        refused = engine.ask(Question(example_id="q", prompt="forbidden"), "k2")
+        assert refused.error.startswith("status 403") and not refused.again
+
+
+@pytest.mark.parametrize("key", ["sk-SECRET\n", "  sk-SECRET "])
+def test_white_space_around_a_key_is_nothing(tmp_path, key):
+    with fake_server(tmp_path / "log.jsonl", "--api-key", "sk-SECRET") as running:
+        engine = OpenAISettings(endpoint=running.endpoint, model="adder", api_key="KEY").open({"KEY": key})
+        assert engine.ask(SUM, "k").text == "20 + 22 = 42"
+        engine.close()
+
+
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown():
+    settings = OpenAISettings(endpoint="http://127.0.0.1:9/v1", model="m", api_key="KEY")
+    with pytest.raises(EngineError, match="KEY holds what no header can") as caught:
+        settings.open({"KEY": "sk-\nSECRET"})
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ({"endpoint": "http://user:pw@host/v1"}, "endpoint"),
+        ({"endpoint": "http://[bad/v1"}, "endpoint"),
+        ({"endpoint": "http://a b/v1"}, "endpoint"),
+        ({"endpoint": "http://h:99999/v1"}, "endpoint"),
+        ({"endpoint": "http://h/v1", "options": {"temperature": math.nan}}, "options"),
+        ({"endpoint": "http://h/v1", "options": {"seed": 10**20}}, "options"),
+    ],
+)
+def test_what_cannot_be_asked_or_digested_is_a_fault(entry, key):
+    faults = Faults(file="f")
+    OpenAISettings.read(Section({"name": "m", **entry}, faults=faults), Path())
+    assert [fault.key for fault in faults.found] == [key]
+
+
+def test_a_proxy_that_cannot_be_used_is_named(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "foo://x")
+    with pytest.raises(EngineError, match=r"no connection can be made .* see HTTP_PROXY"):
+        OpenAISettings(endpoint="http://127.0.0.1:9/v1", model="m").open({})
 
 
 def test_an_answer_that_cannot_be_read_is_not_paid_for_again():

@@ -41,11 +41,29 @@ def test_each_question_gets_the_answer_that_was_recorded(tmp_path):
     assert lost.text is None and lost.error == "answers.jsonl has no answer to it" and not lost.again
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"text": "x"}', '{"example_id": "a", "sample": "x"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        '{"text": "x"}',
+        '{"example_id": "a", "sample": "x"}',
+        '{"example_id": "a", "text": 42}',
+        '{"example_id": "a", "prompt_tokens": "5"}',
+    ],
+)
 def test_a_line_that_is_no_answer_is_named(tmp_path, line):
     settings = recorded(tmp_path, {"example_id": "a", "text": "x"}, line)
     with pytest.raises(EngineError, match=r"answers\.jsonl: line 2: is no answer"):
         settings.open({})
+
+
+def test_odd_line_ends_within_a_text_are_no_ends(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps({"example_id": "a", "text": "x\u2028y\u0085z"}, ensure_ascii=False) + "\n")
+    faults = Faults(file="f")
+    settings = ReplaySettings.read(Section({"name": "m", "answers": path.name}, faults=faults), tmp_path)
+    assert settings.open({}).ask(Question(example_id="a"), "k").text == "x\u2028y\u0085z"
 
 
 def test_a_file_that_is_not_there_is_a_fault():
