@@ -242,3 +242,13 @@ def test_a_conversation_stays_and_new_models_are_tried(call, router):
     assert tried[0] == json.loads(call(*asked, "--request-id", "r0").output)
     lost = call(*asked)
     assert isinstance(lost.exception, RoutingError) and "has no id" in str(lost.exception)
+
+
+def test_drift_of_prompts_is_told_and_has_a_status(call, router, table, tmp_path):
+    same = table(tmp_path / "same", ["cheap"], range(100, 160))
+    told = call("router", "drift", router, "--prompts", same)
+    assert told.exit_code == 0 and "60 prompts: no drift" in told.output, told.output
+    poems = table(tmp_path / "poems", ["cheap"], range(100, 200, 2))
+    found = call("router", "drift", router, "--prompts", poems, "--json")
+    assert found.exit_code == 3 and json.loads(found.output)["alarm"]
+    assert "DRIFT" in call("router", "drift", router, "--prompts", poems).output
