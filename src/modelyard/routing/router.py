@@ -22,6 +22,7 @@ from modelyard.routing.embedders import Embedder
 from modelyard.routing.estimators import Evidence
 from modelyard.routing.explanation import Explanation, Neighbour, errors_on, nearest, standings
 from modelyard.routing.facts import Facts, Traits
+from modelyard.routing.feedback import learned
 from modelyard.routing.fitting import Fit, RouterOptions, chosen_candidate
 from modelyard.routing.predictors import Predictor, predictor_of
 from modelyard.routing.profiles import Observed, Profiles, profiled
@@ -166,6 +167,23 @@ class Router:
         """
         facts = {other: known for other, known in self.facts.items() if other != name}
         return self._of(replace(self._parts(), models=self.models.without(name), facts=facts))
+
+    def learn(
+        self, name: str, prompts: Sequence[str] | Embeddings, errors_n: Floats, *, half_life: float = 500.0
+    ) -> Router:
+        """A router that has seen more answers of a model, in the order of time; see `feedback`.
+
+        Raises:
+            RoutingError: There is no such model, a value is out of range, or errors are not told by cluster.
+        """
+        if self.predictor.by_prompt:
+            raise RoutingError(
+                f"{self.candidate.name} does not tell errors by cluster, which learning needs; fit with "
+                "another --estimator, or onboard the model anew with all its answers"
+            )
+        clusters = self.clusters.assign(self._embedded(prompts))
+        models = learned(self.models, name, clusters, np.asarray(errors_n, np.float64), half_life=half_life)
+        return self._of(replace(self._parts(), models=models))
 
     def declare(self, name: str, facts: Facts) -> Router:
         """A router that also knows these facts of a model, instead of what it knew of the same kinds.

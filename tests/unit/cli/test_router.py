@@ -252,3 +252,21 @@ def test_drift_of_prompts_is_told_and_has_a_status(call, router, table, tmp_path
     found = call("router", "drift", router, "--prompts", poems, "--json")
     assert found.exit_code == 3 and json.loads(found.output)["alarm"]
     assert "DRIFT" in call("router", "drift", router, "--prompts", poems).output
+
+
+def test_a_router_learns_from_answers_in_service(call, router, table, tmp_path):
+    before = json.loads(call("route", "rhyme of a sonnet", "--json").output)
+    path = tmp_path / "live.csv"
+    lines = [f"coder,live{i},verse rhyme sonnet poem {i},1,0.02" for i in range(300)]  # it learned to rhyme
+    path.write_text("model,example_id,prompt,score,cost_usd\n" + "\n".join(lines) + "\n")
+    assert call("import", "csv", path, "--output", "live").exit_code == 0
+    told = call("router", "learn", router, "--results", "live", "--half-life", 100)
+    assert told.exit_code == 0 and "coder" in told.output, told.exception
+    after = json.loads(call("route", "rhyme of a sonnet", "--json").output)
+    assert before["chosen"] == "cheap" and after["chosen"] == "coder" and after["predicted_error"] < 0.2
+    assert json.loads(call("route", "compiler loop", "--json").output)["chosen"] == "coder"
+    poems = table(tmp_path / "poems", ["poet"], range(300, 310))
+    refused = call("router", "learn", router, "--results", poems)
+    assert isinstance(refused.exception, RoutingError) and "give answers of models in the router" in str(
+        refused.exception
+    )

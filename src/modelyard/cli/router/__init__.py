@@ -14,6 +14,7 @@ _COMMANDS = {
     "compare": "Compare two routers on the same held-out answers, with an interval of the difference.",
     "cost": "Tell what a router costs a day, beside each model alone.",
     "cascade": "Calibrate when a cheap model's answer is not to be trusted, and measure the cascade.",
+    "learn": "Learn from answers in service: what is known of each model, by counts that decay.",
     "drift": "Tell whether recent prompts are still like those that a router was fitted on.",
     "facts": "Declare a model's context, tools, vision and latency, which requests may ask for.",
     "map": "Tell which model wins in each cluster of prompts, and draw it.",
