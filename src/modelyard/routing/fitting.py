@@ -9,7 +9,9 @@ import numpy as np
 
 from modelyard.routing.answers import Embeddings, Floats, Integers
 from modelyard.routing.candidates import COUNTS, Candidate, candidates
+from modelyard.routing.clusters import Clusters, fit_clusters
 from modelyard.routing.estimators import Estimator, Known
+from modelyard.routing.learned_map import learn_clusters
 from modelyard.routing.selection import Trials, choose
 
 #: With fewer known models nothing is chosen on them.
@@ -29,6 +31,14 @@ class RouterOptions:
     seed: int = 0
     # How many answers a new model is expected to have.
     answers: int = 400
+    # Whether clusters are learned from where known models err; options are chosen on plain ones.
+    learned: bool = False
+
+    def fit_clusters(self, embeddings_nd: Embeddings, errors_mn: Floats, count: int) -> Clusters:
+        """Of the fit prompts. Raises `RoutingError` where there are fewer different ones."""
+        if self.learned:
+            return learn_clusters(embeddings_nd, errors_mn, count, self.seed)
+        return fit_clusters(embeddings_nd, count, self.seed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 from modelyard.core.errors import RoutingError
 from modelyard.routing.answers import Answers, Embeddings, Floats, Integers
 from modelyard.routing.candidates import Candidate
-from modelyard.routing.clusters import Clusters, fit_clusters
+from modelyard.routing.clusters import Clusters
 from modelyard.routing.decision import Candidates, Decision, Request, decide
 from modelyard.routing.embedders import Embedder
 from modelyard.routing.estimators import Evidence
@@ -86,7 +86,7 @@ class Router:
             _check_model(name, float(cost), answers=int((~np.isnan(row)).sum()))
         embeddings = embedder.embed(texts)
         candidate = chosen_candidate(answers.errors_mn, embeddings, options)
-        clusters = fit_clusters(embeddings, candidate.clusters, options.seed)
+        clusters = options.fit_clusters(embeddings, answers.errors_mn, candidate.clusters)
         pool = Fit(
             examples=answers.examples,
             embeddings_nd=embeddings,

@@ -244,6 +244,19 @@ def test_a_conversation_stays_and_new_models_are_tried(call, router):
     assert isinstance(lost.exception, RoutingError) and "has no id" in str(lost.exception)
 
 
+def test_clusters_may_be_learned_from_errors(call, table, tmp_path):
+    answers = table(tmp_path / "answers", ["cheap", "coder"], range(80))
+    fit = ("router", "fit", "--results", answers, "--clusters", 2, "--embedder", "hashing")
+    assert call(*fit, "--learned-map", "--output", "learned").exit_code == 0
+    assert call(*fit, "--output", "plain").exit_code == 0
+    assert (
+        json.loads(call("route", "compiler loop", "--router", "learned", "--json").output)["chosen"]
+        == "coder"
+    )
+    one, other = ((tmp_path / name / "tensors.safetensors").read_bytes() for name in ("learned", "plain"))
+    assert one != other
+
+
 def test_drift_of_prompts_is_told_and_has_a_status(call, router, table, tmp_path):
     same = table(tmp_path / "same", ["cheap"], range(100, 160))
     told = call("router", "drift", router, "--prompts", same)

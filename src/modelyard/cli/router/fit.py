@@ -27,6 +27,10 @@ from modelyard.cli.router.options import results_option
     "--validation", "expected", type=click.IntRange(min=1), default=400, show_default=True,
     help="How many answers a new model will have; options are chosen for so many.",
 )  # fmt: skip
+@click.option(
+    "--learned-map", "learned", is_flag=True,
+    help="Learn the clusters from where known models err, starting from plain ones.",
+)  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the clusters.")
 @click.option("--embedder", default="wordllama", show_default=True, help="An installed embedder's name.")
 @json_option
