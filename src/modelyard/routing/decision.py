@@ -17,6 +17,7 @@ from modelyard.routing.facts import Traits
 #: Half the width of the interval that is told of a predicted error: 90 % of a normal distribution.
 _DEVIATIONS = 1.645
 
+_GROUPS = ("online", "offline")
 _Flags = npt.NDArray[np.bool_]
 
 
@@ -39,6 +40,8 @@ class Request:
     context_tokens: int | None = None
     tools: bool = False
     vision: bool = False
+    # ELPA's group that the model must be known to belong to: online or offline.
+    group: str | None = None
     latency_s: float | None = None
     latency_p95_s: float | None = None
     # Who answered before in this conversation: it stays unless another is better by more than the margin.
@@ -60,6 +63,8 @@ class Request:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise RoutingError(f"{name} of a request is {value}; give a number above 0")
+        if self.group not in (None, *_GROUPS):
+            raise RoutingError(f"group of a request is {self.group!r}; give one of {', '.join(_GROUPS)}")
         if not (math.isfinite(self.margin) and self.margin >= 0):
             raise RoutingError(f"margin of a request is {self.margin}; give a number of at least 0")
 
@@ -178,6 +183,12 @@ def _rules(pool: Candidates, request: Request) -> Iterator[_Rule]:
         _refuse_unknown("allow", request.allow, pool.names)
         removed = np.array([name not in request.allow for name in pool.names], np.bool_)
         yield _Rule(removes="allow leaves out", why="not among the allowed", removed_m=removed)
+    if request.group is not None:
+        online_m = pool.traits.facts["online"] if pool.traits else np.full(len(pool.names), np.nan)
+        unknown, told = np.isnan(online_m), f"the group {request.group}"
+        other = ~unknown & (online_m != float(request.group == _GROUPS[0]))
+        yield _Rule(removes="the group is not known of", why="its group is not known", removed_m=unknown)
+        yield _Rule(removes=f"{told} leaves out", why=f"it is not of {told}", removed_m=other)
     for name, limit, what in _needs(request):
         known_m = pool.traits.facts[name] if pool.traits else np.full(len(pool.names), np.nan)
         unknown = np.isnan(known_m)

@@ -1,4 +1,4 @@
-"""What is declared of models besides their answers: context, tools, vision, latency; unknown is unknown."""
+"""What is declared of models beside answers: context, tools, vision, group, latency; unknown is unknown."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Facts:
     # Whether it calls tools, and whether it reads images.
     tools: bool | None = None
     vision: bool | None = None
+    # Whether it learns while it serves (ELPA's group online) or was trained once (offline).
+    online: bool | None = None
     # How long an answer takes, in the mean and for 95 of 100.
     latency_s: float | None = None
     latency_p95_s: float | None = None

@@ -208,7 +208,7 @@ def test_a_plot_without_a_known_end_is_refused_at_once(call, tmp_path, name):
 def test_facts_are_declared_and_asked_for(call, router):
     shown = call("router", "facts", router, "coder", "--tools", "--context-tokens", 8000, "--latency-s", 1.5)
     assert [line.split() for line in shown.output.splitlines()[1:]] == [
-        ["coder", "8000", "yes", "-", "1.5", "-"]
+        ["coder", "8000", "yes", "-", "-", "1.5", "-"]
     ]
     told = json.loads(call("router", "facts", router, "--json").output)
     assert told["cheap"] == dict.fromkeys(told["cheap"]) and told["coder"]["tools"] is True

@@ -13,9 +13,11 @@ from modelyard.routing.facts import FACTS, Facts, Traits
 #: Name, error, cost, answers.
 POOL = [("small", 0.5, 0.01, 900), ("mid", 0.3, 0.04, 50), ("large", 0.2, 0.10, 900), ("new", 0.6, 0.05, 10)]
 KNOWN = {
-    "small": Facts(context_tokens=8_000, tools=False, latency_s=0.5, latency_p95_s=1.0),
+    "small": Facts(context_tokens=8_000, tools=False, online=True, latency_s=0.5, latency_p95_s=1.0),
     "mid": Facts(context_tokens=32_000, tools=True, vision=True),
-    "large": Facts(context_tokens=200_000, tools=True, vision=False, latency_s=4.0, latency_p95_s=9.0),
+    "large": Facts(
+        context_tokens=200_000, tools=True, vision=False, online=False, latency_s=4.0, latency_p95_s=9.0
+    ),
 }
 
 
@@ -44,6 +46,8 @@ def decided(rows=POOL, known=None, **asked):
         ({"latency_p95_s": 5.0}, {"small"}),
         ({"latency_s": 4.0, "context_tokens": 100_000}, {"large"}),
         ({"tools": True, "deny": ("large",)}, {"mid"}),
+        ({"group": "online"}, {"small"}),
+        ({"group": "offline"}, {"large"}),
         ({}, {"small", "mid", "large", "new"}),
     ],
 )
@@ -61,7 +65,14 @@ def test_other_facts_do_not_count():
         known = {name: Facts(**{f: v for f, v in whole.items() if f != fact}) for name, *_ in POOL}
         known["mid"] = Facts(**{fact: needed})
         assert set(decided(known=known, **{fact: needed}).scores) == {"mid"}
-    assert set(whole) == set(FACTS)
+    assert {*whole, "online"} == set(FACTS)
+
+
+def test_a_group_must_be_known_and_of_that_name():
+    with pytest.raises(RoutingError, match="group of a request is 'fast'; give one of online, offline"):
+        Request(group="fast")
+    with pytest.raises(RoutingError, match="the group online leaves out large"):
+        decided([row for row in POOL if row[0] != "small"], group="online")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from modelyard.cli.options import json_option, print_json
 @click.option("--context-tokens", type=click.IntRange(min=1), help="How many tokens it has room for.")
 @click.option("--tools/--no-tools", default=None, help="Whether it uses tools.")
 @click.option("--vision/--no-vision", default=None, help="Whether it reads images.")
+@click.option("--online/--offline", default=None, help="ELPA's group: whether it learns while it serves.")
 @click.option("--latency-s", type=float, help="How long an answer takes in the mean.")
 @click.option("--latency-p95-s", type=float, help="How long 95 of 100 answers take at most.")
 @json_option

@@ -27,6 +27,9 @@ _REQUEST = (
     click.option("--context-tokens", type=int, help="Only models known to have room for so many tokens."),
     click.option("--tools", is_flag=True, help="Only models known to use tools."),
     click.option("--vision", is_flag=True, help="Only models known to read images."),
+    click.option(
+        "--group", type=click.Choice(("online", "offline")), help="Only models known to be of this group."
+    ),
     click.option("--latency-s", type=float, help="Only models known to answer within this, in the mean."),
     click.option("--latency-p95-s", type=float, help="The same for 95 of 100 answers."),
     click.option(
