@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -44,6 +45,22 @@ def cli() -> None:
     """Train, prove and ensemble a changing pool of models from one declared file, with evidence."""
 
 
+#: The extras that commands need; those that are not here need none, or say so themselves.
+_EXTRAS = {
+    "evaluate": "evaluate", "import": "ensemble", "integrate": "ensemble", "merge": "merge",
+    "onboard": "evaluate,routing", "route": "routing", "router": "routing", "up": "ensemble,report",
+}  # fmt: skip
+
+
+def _tell_missing(error: ModuleNotFoundError, arguments: Sequence[str]) -> None:
+    """A package that is not installed, by name and with the extra that has it; ours is a defect."""
+    if (error.name or "").partition(".")[0] == "modelyard":
+        raise error
+    extra = next((_EXTRAS[word] for word in arguments if word in _EXTRAS), "")
+    remedy = f"pip install 'modelyard[{extra}]'" if extra else "install it"
+    click.echo(f"error: this needs the package {error.name}, which is not installed; {remedy}", err=True)
+
+
 def main() -> None:
     """Run the command line; errors of ours are one message, not a traceback."""
     try:
@@ -61,6 +78,9 @@ def main() -> None:
         sys.exit(REFUSED)
     except ModelyardError as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        _tell_missing(error, sys.argv[1:])
         sys.exit(1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -116,3 +117,33 @@ def test_a_command_loads_only_what_it_needs() -> None:
     code += f"print(sorted({heavy!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "told"),
+    [
+        ("safetensors", ("router", "fit", "--results", "x"), "pip install 'modelyard[routing]'"),
+        ("pyarrow", ("evaluate", "yard.yaml", "--set", "s.jsonl"), "pip install 'modelyard[evaluate]'"),
+        ("pyarrow", ("import", "csv", "yard.yaml", "--output", "o"), "pip install 'modelyard[ensemble]'"),
+    ],
+)
+def test_a_package_that_is_not_installed_is_told_with_its_extra(tmp_path, missing, arguments, told):
+    """The package is hidden from a process of its own, as if it had not been installed."""
+    pool = {"name": "y", "pool": [{"name": "m", "endpoint": "http://127.0.0.1:9/v1"}]}
+    (tmp_path / "yard.yaml").write_text(json.dumps(pool))
+    (tmp_path / "s.jsonl").write_text(json.dumps({"id": "a", "prompt": "?", "answers": ["x"]}))
+    hide = (
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] == {missing!r}:\n"
+        f"            raise ModuleNotFoundError('No module named {missing}', name={missing!r})\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        f"sys.argv = ['modelyard', *{list(arguments)!r}]\n"
+        "from modelyard.cli.main import main\n"
+        "main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", hide], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1 and told in ended.stderr and "Traceback" not in ended.stderr, ended.stderr
