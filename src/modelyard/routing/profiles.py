@@ -13,6 +13,20 @@ from modelyard.routing.estimators import Estimator, Evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One model in each of K clusters."""
+
+    model: str
+    # Its predicted error and the ends of a 90 % interval of it, [K].
+    psi_k: Floats
+    low_k: Floats
+    high_k: Floats
+    # The answers that it has given, and what one is predicted to cost, [K].
+    answers_k: Integers
+    cost_usd_k: Floats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profiles:
     """M models, K clusters, N prompts."""
 

@@ -17,7 +17,7 @@ from modelyard.core.errors import RoutingError
 from modelyard.routing.answers import Answers, Embeddings, Floats, Integers
 from modelyard.routing.candidates import Candidate
 from modelyard.routing.clusters import Clusters
-from modelyard.routing.decision import Candidates, Decision, Request, decide
+from modelyard.routing.decision import Candidates, Decision, Request, decide, interval
 from modelyard.routing.embedders import Embedder
 from modelyard.routing.estimators import Evidence
 from modelyard.routing.explanation import Explanation, Neighbour, errors_on, nearest, standings
@@ -25,7 +25,7 @@ from modelyard.routing.facts import Facts, Traits
 from modelyard.routing.feedback import learned
 from modelyard.routing.fitting import Fit, RouterOptions, chosen_candidate
 from modelyard.routing.predictors import Predictor, predictor_of
-from modelyard.routing.profiles import Observed, Profiles, profiled
+from modelyard.routing.profiles import Observed, Profile, Profiles, profiled
 from modelyard.routing.record import Parts, parts_of, record_of
 from modelyard.routing.stored import read_router, write_router
 
@@ -200,9 +200,41 @@ class Router:
         """The models, in the order of their names."""
         return self.models.names
 
-    def route(self, text: str, request: Request | None = None) -> Decision:
-        """The model for a prompt. Raises `RoutingError` where none may be chosen."""
-        return self.route_batch([text], request)[0]
+    def route(
+        self,
+        text: str,
+        request: Request | None = None,
+        *,
+        candidate_models: Sequence[str] = (),
+        lambda_: float | None = None,
+    ) -> Decision:
+        """The model for a prompt.
+
+        Args:
+            text: The prompt.
+            request: What is asked for.
+            candidate_models: Only these, instead of whom the request allows.
+            lambda_: How much error the dearest model's price is worth, instead of what the request says.
+
+        Raises:
+            RoutingError: None may be chosen, or one is not known.
+        """
+        asked = request or Request()
+        if candidate_models:
+            asked = replace(asked, allow=tuple(candidate_models))
+        if lambda_ is not None:
+            asked = replace(asked, lambda_=lambda_)
+        return self.route_batch([text], asked)[0]
+
+    def profile(self, name: str) -> Profile:
+        """What is known of a model in each cluster. Raises `RoutingError` where there is none."""
+        row, models = self.models.row(name), self.models
+        psi, sd = models.psi_mk[row], models.sd_mk[row]
+        low, high = interval(psi, sd)
+        return Profile(
+            model=name, psi_k=psi, low_k=low, high_k=high, answers_k=models.answers_mk[row],
+            cost_usd_k=models.cost_usd_mk[row],
+        )  # fmt: skip
 
     def route_batch(
         self,

@@ -99,6 +99,27 @@ def test_a_batch_is_what_each_prompt_gets_alone():
     assert len({decision.cluster for decision in alone}) == 3
 
 
+def test_candidates_and_lambda_are_those_of_a_request():
+    router, text = fitted(), "a poem with rhyme and verse"
+    asked = Request(allow=("maths", "tiny"), lambda_=0.4)
+    assert router.route(text, candidate_models=["maths", "tiny"], lambda_=0.4) == router.route(text, asked)
+    kept = router.route(text, Request(deny=("poet",)), lambda_=0.4)
+    assert kept == router.route(text, Request(deny=("poet",), lambda_=0.4))
+    with pytest.raises(RoutingError, match="allow names 'huge'"):
+        router.route(text, candidate_models=["huge"])
+
+
+def test_a_profile_tells_what_is_known_of_one_model():
+    router = fitted()
+    profile, decision = router.profile("poet"), router.route("a poem with rhyme and verse")
+    k = decision.cluster
+    told = (profile.model, profile.psi_k[k], profile.low_k[k], profile.high_k[k], profile.cost_usd_k[k])
+    assert told == ("poet", decision.predicted_error, decision.low, decision.high, decision.cost_usd)
+    assert profile.answers_k.tolist() == [30, 30, 30]
+    with pytest.raises(RoutingError, match="'huge' is not in the router"):
+        router.profile("huge")
+
+
 def test_near_prompts_explain_a_choice():
     first, *rest = onboarded(fitted()).explain(TEXTS[4], 5).neighbours
     assert first.example == "e04" and first.similarity == pytest.approx(1, abs=1e-5)
