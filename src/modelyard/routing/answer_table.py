@@ -60,6 +60,21 @@ def read_answer_table(folders: Sequence[Path]) -> AnswerTable:
     )
 
 
+def read_turns(folders: Sequence[Path], answers: Answers) -> dict[str, Integers]:
+    """By model, the columns of its answers in `answers` in the order of the rows: of time, in service.
+
+    Raises:
+        TableError: A table cannot be read.
+    """
+    results = pa.concat_tables([load_results(_results(folder)) for folder in folders])
+    scores = results.filter(pc.equal(results["metric"], "score"))
+    columns = {example: column for column, example in enumerate(answers.examples)}
+    turns: dict[str, dict[int, None]] = {model: {} for model in answers.models}
+    for model, example in zip(scores["model"].to_pylist(), scores["example_id"].to_pylist(), strict=True):
+        turns[model].setdefault(columns[example])
+    return {model: np.array(list(seen), np.int64) for model, seen in turns.items()}
+
+
 def read_confidences(folders: Sequence[Path], answers: Answers) -> Floats:
     """What models told of their own certainty, as `answers` names them, [M, N]; NaN where they told nothing.
 

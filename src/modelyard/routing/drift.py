@@ -1,8 +1,10 @@
 """Whether recent prompts are still like those that a router was fitted on.
 
 Two questions, each a test at half of the level by Holm's rule: do prompts fall into the clusters in other
-shares, and are they less like any fit prompt than fit prompts are like one another? Both compare two samples
-without a model of either, so that what follows from having fitted the clusters cancels as far as it can.
+shares, and are they less like any fit prompt than fit prompts are like one another? The router's own clusters
+were fitted to one of the two samples, which falls into them otherwise than new prompts of the same mix do. So
+the first question is asked of as many clusters that are fitted to both samples together, blind to which is
+which: then any division of the prompts into two samples is as likely as the one seen, whatever the clusters.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from scipy.stats import mannwhitneyu
 
 from modelyard.core.errors import RoutingError
 from modelyard.routing.answers import Embeddings, Floats, Integers
+from modelyard.routing.clusters import fit_clusters
 from modelyard.routing.router import Router
 
 _DRAWS, _CHUNK = 4000, 1024
@@ -25,10 +28,10 @@ class Drift:
     """What was found; p-values are not yet corrected, `alarm` is."""
 
     prompts: int
-    # Prompts of the fit and recent ones in each cluster, [K].
+    # Prompts of the fit and recent ones in each cluster of the router, [K].
     fit_k: Integers
     recent_k: Integers
-    # That shares of clusters differ so much by chance, and that recent prompts are so far off.
+    # That shares of common clusters differ so much by chance, and that recent prompts are so far off.
     p_mix: float
     p_far: float
     alarm: bool
@@ -63,7 +66,7 @@ def find_drift(router: Router, embeddings_qd: Embeddings, *, alpha: float = 0.05
         nearest_similarity(fit_nd, fit_nd, own=True),
         nearest_similarity(embeddings_qd, fit_nd),
     )
-    p_mix = mix_p_value(fit_k, recent_k, np.random.default_rng(seed))
+    p_mix = mix_p_value(*common_counts(fit_nd, embeddings_qd, count, seed), np.random.default_rng(seed))
     p_far = float(mannwhitneyu(recent_near, fit_near, alternative="less").pvalue)
     return Drift(
         prompts=len(embeddings_qd),
@@ -80,6 +83,19 @@ def find_drift(router: Router, embeddings_qd: Embeddings, *, alpha: float = 0.05
             if ((answers_k == 0) & (recent_k > 0)).any()
         },
     )
+
+
+def common_counts(
+    fit_nd: Embeddings, recent_qd: Embeddings, count: int, seed: int
+) -> tuple[Integers, Integers]:
+    """Prompts of either sample in clusters that are fitted to both, blind to which is which; [K] each."""
+    both = np.concatenate([fit_nd, recent_qd])
+    # sorted by value: where a prompt stands must not tell its sample
+    order = np.lexsort(both.T)
+    near = np.empty(len(both), np.int64)
+    near[order] = fit_clusters(both[order], count, seed).assign(both[order])
+    first, second = np.split(near, [len(fit_nd)])
+    return np.bincount(first, minlength=count), np.bincount(second, minlength=count)
 
 
 def mix_p_value(fit_k: Integers, recent_k: Integers, chance: np.random.Generator) -> float:

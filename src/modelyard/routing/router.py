@@ -169,9 +169,15 @@ class Router:
         return self._of(replace(self._parts(), models=self.models.without(name), facts=facts))
 
     def learn(
-        self, name: str, prompts: Sequence[str] | Embeddings, errors_n: Floats, *, half_life: float = 500.0
+        self,
+        name: str,
+        prompts: Sequence[str] | Embeddings,
+        errors_n: Floats,
+        *,
+        half_life: float = 500.0,
+        costs_usd_n: Floats | None = None,
     ) -> Router:
-        """A router that has seen more answers of a model, in the order of time; see `feedback`.
+        """A router that has seen more answers of a model, in the order of time; see `feedback.learned`.
 
         Raises:
             RoutingError: There is no such model, a value is out of range, or errors are not told by cluster.
@@ -182,7 +188,9 @@ class Router:
                 "another --estimator, or onboard the model anew with all its answers"
             )
         clusters = self.clusters.assign(self._embedded(prompts))
-        models = learned(self.models, name, clusters, np.asarray(errors_n, np.float64), half_life=half_life)
+        errors = np.asarray(errors_n, np.float64)
+        costs = None if costs_usd_n is None else np.asarray(costs_usd_n, np.float64)
+        models = learned(self.models, name, clusters, errors, half_life=half_life, costs_usd_n=costs)
         return self._of(replace(self._parts(), models=models))
 
     def declare(self, name: str, facts: Facts) -> Router:

@@ -265,6 +265,27 @@ def test_drift_of_prompts_is_told_and_has_a_status(call, router, table, tmp_path
     found = call("router", "drift", router, "--prompts", poems, "--json")
     assert found.exit_code == 3 and json.loads(found.output)["alarm"]
     assert "DRIFT" in call("router", "drift", router, "--prompts", poems).output
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps({"prompt": f"{WORDS[i % 2]} {i}"}) + "\n" for i in range(100, 160)))
+    assert call("router", "drift", router, "--prompts", log, "--json").output == (
+        call("router", "drift", router, "--prompts", same, "--json").output
+    )
+
+
+@pytest.mark.parametrize("name", ["live{:04d}", "live{}", "-{:04d}"])
+def test_answers_are_learned_in_the_order_of_the_rows(call, router, tmp_path, name):
+    """Right for 200 answers, then wrong for 200, and dearer: whatever the ids, it is wrong now."""
+    ids = [name.format(400 - i if name[0] == "-" else i) for i in range(400)]
+    lines = [
+        f"coder,{each},function compiler pointer loop {i},{int(i < 200)},{0.02 if i < 200 else 0.05}"
+        for i, each in enumerate(ids)
+    ]
+    path = tmp_path / "live.csv"
+    path.write_text("model,example_id,prompt,score,cost_usd\n" + "\n".join(lines) + "\n")
+    assert call("import", "csv", path, "--output", "live").exit_code == 0
+    assert call("router", "learn", router, "--results", "live", "--half-life", 50).exit_code == 0
+    coder = json.loads(call("route", "compiler loop", "--allow", "coder", "--json").output)
+    assert coder["predicted_error"] > 0.85 and coder["cost_usd"] == pytest.approx(0.05, rel=0.1)
 
 
 def test_a_router_learns_from_answers_in_service(call, router, table, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from modelyard.core.errors import RoutingError, TableError
 from modelyard.results.outcomes import write_prompts, write_results
-from modelyard.routing.answer_table import read_answer_table, read_confidences
+from modelyard.routing.answer_table import read_answer_table, read_confidences, read_turns
 
 NAN = float("nan")
 
@@ -34,6 +34,19 @@ def test_rows_in_any_order(tmp_path):
     assert table.prompts == ("one", "two")
     np.testing.assert_array_equal(table.answers.errors_mn, [[1.0, 0.0], [NAN, 0.75]])
     np.testing.assert_array_equal(table.answers.cost_usd_mn, [[NAN, 0.1], [NAN, 0.5]])
+
+
+def test_turns_are_the_order_of_the_rows_and_of_the_folders(tmp_path):
+    rows = [row("a", "9", 1.0), row("b", "1", 0.0), row("a", "1", 1.0), row("a", "9", 0.0, sample=1)]
+    folders = [
+        written(tmp_path / "r", rows, {"1": "one", "9": "nine"}),
+        written(tmp_path / "s", [row("a", "5", 1.0)], {"5": "five"}),
+    ]
+    for given, of_a in ((folders, ["9", "1", "5"]), (folders[::-1], ["5", "9", "1"])):
+        answers = read_answer_table(given).answers
+        turns = read_turns(given, answers)
+        assert [answers.examples[i] for i in turns["a"]] == of_a
+        assert [answers.examples[i] for i in turns["b"]] == ["1"]
 
 
 def test_a_table_may_be_named_by_its_path_and_its_prompts_lie_beside_it(tmp_path):

@@ -47,6 +47,49 @@ def test_without_decay_it_is_the_posterior_of_counts():
     assert after.sd_mk[0, 0] == pytest.approx(np.sqrt(0.4 * 0.6 / 151), rel=1e-3)
 
 
+def test_costs_are_followed_where_they_are_known():
+    """50 answers at 1 USD, then 50 at 3 and 10 unknown: 2 in that cluster; elsewhere and for `b` still 1."""
+    cluster, errors = np.ones(60, np.int64), np.tile([0.0, 0.0, 0.0, 0.0, 1.0], 12)
+    costs = np.concatenate([np.full(50, 3.0), np.full(10, np.nan)])
+    after = learned(profiles(), "a", cluster, errors, half_life=1e9, costs_usd_n=costs)
+    np.testing.assert_allclose(after.cost_usd_mk, [[1, 2, 1], [1, 1, 1]], atol=1e-6)
+    assert after.cost_usd_m[0] == pytest.approx(1 + 110 / 210), "by its answers in each cluster"
+    assert after.cost_usd_m[1] == 1.0
+    untold = learned(profiles(), "a", cluster, errors, half_life=1e9)
+    np.testing.assert_array_equal(untold.cost_usd_mk, profiles().cost_usd_mk)
+    np.testing.assert_array_equal(untold.psi_mk, after.psi_mk)
+
+
+def test_a_price_that_changed_is_followed_within_four_half_lives():
+    after = learned(
+        profiles(), "a", np.zeros(200, np.int64), np.zeros(200), half_life=50, costs_usd_n=np.full(200, 3.0)
+    )
+    assert 2.75 < after.cost_usd_mk[0, 0] < 3.0
+
+
+def test_choosing_by_cluster_needs_no_weights_and_choosing_by_prompt_does():
+    """Half of a cluster's prompts are hard (80 % wrong), half easy (10 %): 45 % on all of them.
+
+    Asked of every fifth request of the cluster by lot, or of all, 45 % is learned. Asked of easy prompts nine
+    times as often as of hard ones, it is 0.9 * 0.1 + 0.1 * 0.8 = 17 %, which no decay mends.
+    """
+
+    def found(chance_easy: float, chance_hard: float) -> float:
+        means = []
+        for seed in range(40):
+            chance = np.random.default_rng(seed)
+            hard = chance.random(3000) < 0.5
+            asked = chance.random(3000) < np.where(hard, chance_hard, chance_easy)
+            errors = (chance.random(3000) < np.where(hard, 0.8, 0.1))[asked].astype(float)
+            known = profiles(psi=0.3, answers=10)
+            after = learned(known, "a", np.zeros(len(errors), np.int64), errors, half_life=1e9)
+            means.append(after.psi_mk[0, 0])
+        return float(np.mean(means))
+
+    assert found(0.2, 0.2) == pytest.approx(0.45, abs=0.01) and found(1, 1) == pytest.approx(0.45, abs=0.01)
+    assert found(0.9, 0.1) == pytest.approx(0.17, abs=0.01)
+
+
 def test_in_parts_or_at_once_is_the_same():
     clusters, errors = answers(np.random.default_rng(1), 0.4, 300)
     at_once = learned(profiles(), "a", clusters, errors, half_life=200)
@@ -120,6 +163,10 @@ def test_what_cannot_be_is_refused():
         learned(profiles(), "c", zero, np.zeros(1), half_life=5)
     with pytest.raises(RoutingError, match="an error of 'a' is not within 0 and 1, but 2 to 2"):
         learned(profiles(), "a", zero, np.full(1, 2.0), half_life=5)
+    with pytest.raises(RoutingError, match="an answer of 'a' costs -1 USD; give a number of at least 0"):
+        learned(profiles(), "a", zero, np.zeros(1), half_life=5, costs_usd_n=np.full(1, -1.0))
+    with pytest.raises(RoutingError, match="2 costs of 1 answers of 'a'"):
+        learned(profiles(), "a", zero, np.zeros(1), half_life=5, costs_usd_n=np.ones(2))
     with pytest.raises(RoutingError, match="a half-life of 0"):
         learned(profiles(), "a", zero, np.zeros(1), half_life=0)
     with pytest.raises(RoutingError, match="not within 0 and 1"):

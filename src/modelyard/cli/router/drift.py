@@ -16,8 +16,9 @@ _SHOWN = 8
 @click.command(name="drift")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
-    "--prompts", "recent", type=click.Path(path_type=Path), required=True, multiple=True, metavar="DIR",
-    help="A folder with the prompts.parquet of recent requests; may be repeated.",
+    "--prompts", "recent", type=click.Path(path_type=Path), required=True, multiple=True, metavar="PATH",
+    help="Recent prompts: a folder with prompts.parquet, or a .parquet or .jsonl with prompt or text in each "
+    "record; may be repeated.",
 )  # fmt: skip
 @click.option(
     "--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.05, show_default=True,
@@ -28,15 +29,15 @@ _SHOWN = 8
 def command(folder: Path, recent: tuple[Path, ...], alpha: float, seed: int, as_json: bool) -> None:
     """Tell whether recent prompts are still like those that the router DIR was fitted on.
 
-    Status 3 where they are not. Two tests, corrected for being two: do prompts fall into the clusters in
-    other shares, and are they farther from any fit prompt than fit prompts are from one another.
+    Status 3 where they are not. Two tests, corrected for being two: do prompts fall into clusters of both
+    samples in other shares, and are they farther from any fit prompt than fit prompts are from one another.
     """
-    from modelyard.routing.answer_table import read_prompts
     from modelyard.routing.drift import find_drift
+    from modelyard.routing.recent import read_recent
     from modelyard.routing.router import Router
 
     router = Router.load(folder)
-    texts = list(read_prompts(recent).values())
+    texts = read_recent(recent)
     found = find_drift(router, router.embedder.embed(texts), alpha=alpha, seed=seed)
     if as_json:
         told = {**asdict(found), "fit_k": found.fit_k.tolist(), "recent_k": found.recent_k.tolist()}

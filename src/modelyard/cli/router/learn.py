@@ -22,12 +22,11 @@ from modelyard.core.errors import RoutingError
 def command(folder: Path, results: tuple[Path, ...], half_life: float, as_json: bool) -> None:
     """Learn from answers in service: the router DIR is replaced by one that has seen these results.
 
-    Give each answer once: what is learned twice counts twice. Models that the router does not know are
-    left out; nothing of a model changes where it has not answered.
+    The rows of a table, and the folders, are taken in the order of time, the oldest first. Give each answer
+    once: what is learned twice counts twice. Models that the router does not know are left out; nothing of a
+    model changes where it has not answered. Costs are followed too, as far as they are known.
     """
-    import numpy as np
-
-    from modelyard.routing.answer_table import read_answer_table
+    from modelyard.routing.answer_table import read_answer_table, read_turns
     from modelyard.routing.router import Router
 
     router, table = Router.load(folder), read_answer_table(results)
@@ -37,16 +36,20 @@ def command(folder: Path, results: tuple[Path, ...], half_life: float, as_json: 
             f"{results[0]}: has no answer of {', '.join(router.names)}; give answers of models in the router"
         )
     before = dict(zip(router.names, router.mean_errors(), strict=True))
-    embeddings, seen = router.embedder.embed(table.prompts), {}
+    embeddings, turns = router.embedder.embed(table.prompts), read_turns(results, table.answers)
     for name in names:
-        errors = table.answers.errors_mn[table.answers.models.index(name)]
-        told = np.flatnonzero(~np.isnan(errors))
-        router = router.learn(name, embeddings[told], errors[told], half_life=half_life)
-        seen[name] = len(told)
+        at, told = table.answers.models.index(name), turns[name]
+        errors, costs = table.answers.errors_mn[at, told], table.answers.cost_usd_mn[at, told]
+        router = router.learn(name, embeddings[told], errors, half_life=half_life, costs_usd_n=costs)
     router.save(folder)
     after = dict(zip(router.names, router.mean_errors(), strict=True))
     rows = [
-        {"model": name, "answers": seen[name], "before": float(before[name]), "after": float(after[name])}
+        {
+            "model": name,
+            "answers": len(turns[name]),
+            "before": float(before[name]),
+            "after": float(after[name]),
+        }
         for name in names
     ]
     if as_json:
