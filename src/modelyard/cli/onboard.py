@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from modelyard.evaluation.pool import PoolModel
 
 _PATH = click.Path(path_type=Path)
+_INTERRUPTED = 130
 _SOURCES = ("results", "endpoint", "checkpoint", "pool")
 
 
@@ -74,7 +75,7 @@ def _asked(name: str, yard_dir: Path, told: dict[str, Any]) -> Path:
     if not model.priced and "endpoint" not in model.entry:
         raise RoutingError(f"the price of {name!r} is not declared, and unknown is not free; give it")
     yard = open_yard(yard_dir, create=True)
-    with caught_signals() as caught:
+    with caught_signals(insisting=_INTERRUPTED) as caught:
         around = Surroundings(environment=dict(os.environ), stop=lambda: caught[0] if caught else "")
         try:
             return ask_newcomer(yard, model, told["set_path"], told["validation"], around)

@@ -1,6 +1,7 @@
 """`python -m modelyard.evaluation SPEC.json`: a step of a run that asks a model a part of its questions.
 
-Killed, it goes on where it was. Status 1 and the reason on standard error when the model cannot be asked.
+Killed, it goes on where it was; asked to stop, it waits for what is under way. Status 1 and the reason on
+standard error when the model cannot be asked to the end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelyard.core.errors import ModelyardError
+from modelyard.core.signals import caught_signals
+from modelyard.evaluation.interview import Surroundings
 from modelyard.evaluation.shards import ask_shard
 
 
@@ -21,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("spec", type=Path)
     chosen = parser.parse_args(arguments)
     try:
-        asked = ask_shard(chosen.spec, dict(os.environ))
+        with caught_signals() as caught:
+            around = Surroundings(environment=dict(os.environ), stop=lambda: caught[0] if caught else "")
+            asked = ask_shard(chosen.spec, around)
     except ModelyardError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -22,7 +22,7 @@ from modelyard.evaluation import judging
 from modelyard.evaluation.answer_store import answer_key, peek
 from modelyard.evaluation.frozen_sets import FrozenSet, Opening, looks, open_split, read_frozen
 from modelyard.evaluation.interview import Interview, Surroundings, interview, store_path
-from modelyard.evaluation.judging import Verdicts, judge_all
+from modelyard.evaluation.judging import Verdicts, judge_all, needs_verdict
 from modelyard.evaluation.outputs import Asked, Header, ModelOutcome, check_output, scored, write_outputs
 from modelyard.evaluation.pool import PoolModel
 from modelyard.evaluation.questions import question_of
@@ -211,10 +211,10 @@ def _verdicts(
 ) -> Verdicts | None:
     """What the judge says of the answers that need one; None where none does."""
     wanted = [
-        (example, text)
+        (example, each.replies[key].text or "")
         for each, tasks in held
         for key, example, _ in tasks
-        if load_scorer(example.scorer).by_verdict and (text := each.replies[key].text) and text.strip()
+        if needs_verdict(example, each.replies[key])
     ]
     if not wanted or evaluation.judge is None:
         return None
@@ -229,16 +229,19 @@ def _scored(held: Interview, tasks: Sequence[Task], verdicts: Verdicts | None) -
     )  # fmt: skip
     if held.why:
         return Asked(model=held.model, outcome=outcome)
-    lines = tuple(
-        scored(example, question.sample, held.replies[key], verdicts.scores if verdicts else {})
-        for key, example, question in tasks
+    scores = verdicts.scores if verdicts else {}
+    unjudged = sum(
+        needs_verdict(example, held.replies[key]) and (example.id, held.replies[key].text) not in scores
+        for key, example, _ in tasks
     )
-    unjudged = sum(line.why == "was not judged" for line in lines)
     if verdicts and unjudged:
         reasons = (reply.error for reply in verdicts.interview.replies.values() if reply.text is None)
         reason = verdicts.interview.why or next(reasons, "no reply")
         why = f"{unjudged} of its answers were not judged: {reason}"
         return Asked(model=held.model, outcome=replace(outcome, why=why))
+    lines = tuple(
+        scored(example, question.sample, held.replies[key], scores) for key, example, question in tasks
+    )
     outcome = replace(
         outcome,
         unanswered=sum(line.reply.text is None for line in lines),

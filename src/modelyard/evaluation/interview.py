@@ -70,6 +70,31 @@ def interview(
         return Interview(model=model, questions=len(questions), stored=0, in_doubt=0, why=str(error))
 
 
+def ask_left(
+    model: PoolModel, questions: Mapping[str, Question], store: AnswerStore, around: Surroundings
+) -> None:
+    """Ask those of the questions that have no final answer in a store, until a stop is asked for.
+
+    Raises:
+        EngineError: The model cannot be asked at all, or stopped answering.
+    """
+    answered = store.answered()
+    left = {key: question for key, question in questions.items() if key not in answered}
+    if not left or around.stop():
+        return
+    with closing(model.settings.open(around.environment)) as engine:
+        conversation = Conversation(
+            engine=engine,
+            store=store,
+            manners=model.manners,
+            stop=around.stop,
+            told=lambda _key, reply: around.told(model.name, reply),
+            failed_before=frozenset(store.failed()),
+            chance=random.Random(model.digest),
+        )
+        ask_all(left, conversation)
+
+
 def take_over(yard: Yard, model: PoolModel, store: AnswerStore) -> None:
     """Add what jobs have answered (`evaluation/shards.py`) and nobody has taken over yet.
 
@@ -101,22 +126,9 @@ def _held(
             stored=len(answered),
             in_doubt=len(store.in_doubt() & set(questions)),
         )
-        left = {key: question for key, question in questions.items() if key not in answered}
         try:
-            if left and around.asks and not around.stop():
-                with closing(model.settings.open(around.environment)) as engine:
-                    ask_all(
-                        left,
-                        Conversation(
-                            engine=engine,
-                            store=store,
-                            manners=model.manners,
-                            stop=around.stop,
-                            told=lambda _key, reply: around.told(model.name, reply),
-                            failed_before=frozenset(store.failed()),
-                            chance=random.Random(model.digest),
-                        ),
-                    )
+            if around.asks:
+                ask_left(model, questions, store, around)
         except EngineError as error:
             return replace(done, why=str(error))
         replies = store.replies(questions)

@@ -18,6 +18,7 @@ from modelyard.evaluation.pool import PoolModel
 from modelyard.evaluation.questions import question_of
 from modelyard.results.engines import Question, Reply
 from modelyard.results.examples import Example, Score
+from modelyard.results.scorers import load_scorer
 from modelyard.runs.yard import Yard
 
 #: Of the instruction and of how verdicts are read and counted.
@@ -49,25 +50,26 @@ class Verdicts:
     interview: Interview
 
 
+def needs_verdict(example: Example, reply: Reply) -> bool:
+    """Whether a reply is worth what a judge says; no answer is worth nothing without one."""
+    return load_scorer(example.scorer).by_verdict and bool((reply.text or "").strip())
+
+
 def judge_all(
     yard: Yard, judge: PoolModel, answers: Iterable[tuple[Example, str]], around: Surroundings
 ) -> Verdicts:
     """The verdicts on answers; equal answers to one example are judged once."""
     pairs = {(example.id, answer): (example, answer) for example, answer in answers}
-    keys = {
-        named: tuple(answer_key(judge.identity, question) for question in verdict_questions(*pair))
+    asked = {
+        named: [(answer_key(judge.identity, question), question) for question in verdict_questions(*pair)]
         for named, pair in pairs.items()
     }
-    questions = {
-        key: question
-        for named, pair in pairs.items()
-        for key, question in zip(keys[named], verdict_questions(*pair), strict=True)
-    }
-    held = interview(yard, judge, questions, around)
+    held = interview(yard, judge, {key: one for both in asked.values() for key, one in both}, around)
+    said = {key: reply for key, reply in held.replies.items() if reply.text is not None}
     scores = {
-        named: score_of(*(held.replies[key] for key in both))
-        for named, both in keys.items()
-        if all(key in held.replies and held.replies[key].text is not None for key in both)
+        named: score_of(*(said[key] for key, _ in both))
+        for named, both in asked.items()
+        if all(key in said for key, _ in both)
     }
     return Verdicts(scores=scores, interview=held)
 

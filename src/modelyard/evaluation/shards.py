@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from modelyard.core.errors import EvaluationError
 from modelyard.core.faults import Faults, json_section
 from modelyard.core.files import read_json, write_json
 from modelyard.core.processes import interpreter
 from modelyard.evaluation.answer_store import open_store
-from modelyard.evaluation.asking import Conversation, ask_all
 from modelyard.evaluation.evaluate import Evaluation, drawn, questions_of
 from modelyard.evaluation.frozen_sets import open_split
-from modelyard.evaluation.interview import TAKEN, store_path, take_over
+from modelyard.evaluation.interview import TAKEN, Surroundings, ask_left, store_path, take_over
 from modelyard.evaluation.pool import PoolModel, read_entry
 from modelyard.jobs.plan import Plan, make_plan
 from modelyard.jobs.step import Output, Step
@@ -123,12 +123,13 @@ def _cut(yard: Yard, evaluation: Evaluation, folder: Path, count: int) -> list[S
     return shards
 
 
-def ask_shard(spec: Path, environment: Mapping[str, str]) -> int:
+def ask_shard(spec: Path, around: Surroundings) -> int:
     """Carry out one shard, or go on with it; how many questions it asked.
 
     Raises:
         DocumentError: The spec cannot be read.
         EngineError: The model cannot be asked.
+        EvaluationError: A stop was asked for before everything was.
     """
     section = json_section(spec)
     entry, place = section.section("entry"), section.text("folder")
@@ -146,16 +147,13 @@ def ask_shard(spec: Path, environment: Mapping[str, str]) -> int:
     section.faults.raise_if_any()
     model = read_entry(entry.data, place=str(spec), folder=Path(place))
     with open_store(answers) as store:
-        answered = store.answered()
-        left = {key: question for key, question in questions.items() if key not in answered}
-        if left:
-            engine = model.settings.open(environment)
-            try:
-                ask_all(left, Conversation(engine=engine, store=store, manners=model.manners))
-            finally:
-                engine.close()
-    write_json(record, {"schema": SCHEMA, "questions": len(questions), "asked": len(left)})
-    return len(left)
+        before = len(store.replies(questions))
+        ask_left(model, questions, store, around)
+        after = len(store.replies(questions))
+    if after < len(questions):
+        raise EvaluationError(f"{spec}: stopped with {len(questions) - after} questions left; it goes on")
+    write_json(record, {"schema": SCHEMA, "questions": len(questions), "asked": after - before})
+    return after - before
 
 
 def _plan(run: str, shards: Sequence[Shard], folder: Path) -> Plan:

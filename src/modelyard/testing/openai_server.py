@@ -1,8 +1,9 @@
 """A server with OpenAI's interface that can add: `python -m modelyard.testing.openai_server --log FILE`.
 
 A stand-in for a vendor in tests, with a vendor's faults on demand and a log of every request. Which requests
-meet a fault depends on their Idempotency-Key alone, not on their order. With --idempotent a key that comes
-again gets the answer that it had and is not billed again.
+meet a fault depends on their Idempotency-Key alone, not on their order; and on words in a question:
+`forbidden` is refused with 403, `stuck` always fails with 503, and `later` does the first time. With
+--idempotent a key that comes again gets the answer that it had and is not billed again.
 
 It prints its address when it listens, and ends with its standard input.
 """
@@ -58,8 +59,6 @@ class Conduct:
     # The key that a request must have; any will do where it is empty.
     api_key: str = ""
     model: str = "adder"
-    # Whether questions with the word "forbidden" are refused.
-    moderated: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(key, 401, "no access")
         if body["model"] != conduct.model:
             return self._refuse(key, 404, f"there is no model {body['model']}")
-        if conduct.moderated and "forbidden" in json.dumps(body):
+        times, asked = self.server.count(key), json.dumps(body)
+        if "forbidden" in asked:
             return self._refuse(key, 403, "this question is not allowed")
-        fault = conduct.faults.of(key, self.server.count(key))
+        if "stuck" in asked or ("later" in asked and times == 1):
+            return self._refuse(key, 503, "try later")
+        fault = conduct.faults.of(key, times)
         if fault == "limited":
             return self._refuse(key, 429, "slow down", wait_s=0.05)
         if fault == "broken":
@@ -213,7 +215,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--idempotent", action="store_true")
     parser.add_argument("--api-key", default="")
     parser.add_argument("--model", default="adder")
-    parser.add_argument("--moderated", type=int, default=0, metavar="0|1")
     told = vars(parser.parse_args(arguments))
     log = told.pop("log")
     faults = Faults(**{name: told.pop(name) for name in ("limited", "broken", "cut", "refused", "lasting")})

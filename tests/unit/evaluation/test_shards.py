@@ -7,12 +7,15 @@ import os
 
 import pytest
 
-from modelyard.core.errors import DocumentError, EngineError
+from modelyard.core.errors import DocumentError, EngineError, EvaluationError
 from modelyard.evaluation.answer_store import open_store
 from modelyard.evaluation.evaluate import EvaluationOptions, prepare
+from modelyard.evaluation.interview import Surroundings
 from modelyard.evaluation.pool import read_pool
 from modelyard.evaluation.shards import ask_in_shards, ask_shard
 from modelyard.runs.execution import ExecutionOptions, Outcome
+
+HERE = Surroundings(environment={})
 
 
 @pytest.fixture
@@ -92,15 +95,22 @@ def spec(tmp_path, server, **changes):
 
 def test_a_shard_goes_on_where_it_was(tmp_path, server):
     path = spec(tmp_path, server)
-    assert (ask_shard(path, {}), ask_shard(path, {})) == (5, 0)
+    assert (ask_shard(path, HERE), ask_shard(path, HERE)) == (5, 0)
     assert json.loads((tmp_path / "part.json").read_text())["questions"] == 5
     assert len(server.requests()) == 5
+
+
+def test_a_shard_that_is_stopped_keeps_what_it_has_and_leaves_no_record(tmp_path, server):
+    path = spec(tmp_path, server)
+    with pytest.raises(EvaluationError, match=r"spec\.json: stopped with 5 questions left"):
+        ask_shard(path, Surroundings(environment={}, stop=lambda: "SIGTERM"))
+    assert not (tmp_path / "part.json").exists() and ask_shard(path, HERE) == 5
 
 
 def test_a_shard_that_cannot_ask_leaves_no_record(tmp_path, server):
     entry = {"name": "a", "engine": "openai", "endpoint": server.endpoint, "model": "no-such-model"}
     with pytest.raises(EngineError, match="there is no model no-such-model"):
-        ask_shard(spec(tmp_path, server, entry=entry), {})
+        ask_shard(spec(tmp_path, server, entry=entry), HERE)
     assert not (tmp_path / "part.json").exists()
     with pytest.raises(DocumentError, match=r"spec\.json: endpoint = 5: is not"):
-        ask_shard(spec(tmp_path, server, entry={"name": "a", "endpoint": 5}), {})
+        ask_shard(spec(tmp_path, server, entry={"name": "a", "endpoint": 5}), HERE)

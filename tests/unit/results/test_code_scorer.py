@@ -105,7 +105,7 @@ def test_a_program_has_no_network_where_the_kernel_allows():
     if _may_unshare():
         assert scored.value == 0.0 and not heard
     else:
-        assert scored.value in (0.0, 1.0)
+        assert scored.value == float(bool(heard))  # then the program does as it says
 
 
 def _accept(server, heard):

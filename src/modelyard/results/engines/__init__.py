@@ -15,6 +15,8 @@ from modelyard.core.faults import Section
 from modelyard.core.plugins import load_plugin, plugin_names
 
 GROUP = "modelyard.engines"
+#: The lane of what runs here.
+THIS_MACHINE = "this machine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

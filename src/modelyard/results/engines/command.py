@@ -14,13 +14,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from modelyard.core.digests import Fingerprints, digest_path
 from modelyard.core.errors import EngineError
 from modelyard.core.faults import Section
 from modelyard.jobs.command import check_command, render_argv
-from modelyard.results.engines import Question, Reply
+from modelyard.results.engines import THIS_MACHINE, Question, Reply
 
 _SHOWN_CHARS = 300
 #: What the shell says of a program that is not there, or may not be run.
@@ -31,6 +31,9 @@ _NOT_THERE = (126, 127)
 class CommandSettings:
     """See `EngineSettings`."""
 
+    by_example: ClassVar[bool] = False
+    lane: ClassVar[str] = THIS_MACHINE
+    secrets: ClassVar[tuple[str, ...]] = ()
     argv: tuple[str, ...]
     folder: Path
     # Files whose content changes what the command answers, and what they hold now.
@@ -42,21 +45,6 @@ class CommandSettings:
         """The words of the command and what its files hold; without such files also where it runs."""
         place = {} if self.inputs else {"folder": str(self.folder)}
         return {"engine": "command", "argv": list(self.argv), "inputs": dict(self.inputs), **place}
-
-    @property
-    def lane(self) -> str:
-        """Commands share this machine."""
-        return "this machine"
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """None of its own; the command sees the whole environment."""
-        return ()
-
-    @property
-    def by_example(self) -> bool:
-        """No: by what is asked."""
-        return False
 
     @classmethod
     def read(cls, section: Section, folder: Path) -> CommandSettings:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import exp, fsum, isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import httpx2
@@ -31,12 +31,15 @@ _FATAL = frozenset({401, 402, 403, 404, 405})
 _TOP = 20
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHOWN_CHARS = 300
+#: What reading raises where a body is not an answer at all.
+_NO_ANSWER = (ValueError, LookupError, TypeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAISettings:
     """See `EngineSettings`."""
 
+    by_example: ClassVar[bool] = False
     # Up to and with /v1.
     endpoint: str
     # What the server calls it.
@@ -72,11 +75,6 @@ class OpenAISettings:
     def secrets(self) -> tuple[str, ...]:
         """The variable of the key."""
         return () if self.api_key is None else (self.api_key,)
-
-    @property
-    def by_example(self) -> bool:
-        """No: by what is asked."""
-        return False
 
     @classmethod
     def read(cls, section: Section, folder: Path) -> OpenAISettings:
@@ -180,12 +178,7 @@ class OpenAIEngine:
             if record["choices"] == []:  # held back by a filter: that is the answer
                 return Reply(error="an answer without choices", latency_s=latency)
             choice = record["choices"][0]
-        except (
-            ValueError,
-            LookupError,
-            TypeError,
-            RecursionError,
-        ) as error:  # an error page, or an error told with status 200
+        except _NO_ANSWER as error:  # an error page, or an error told with status 200
             told = " ".join(response.text.split())[:_SHOWN_CHARS]
             return Reply(error=f"no answer but {told or repr(error)}", again=True)
         self._answered = True

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from modelyard.core.digests import digest_path
 from modelyard.core.errors import EngineError
@@ -20,6 +20,8 @@ _NUMBERS = ("prompt_tokens", "completion_tokens", "latency_s", "cost_usd", "conf
 class ReplaySettings:
     """See `EngineSettings`."""
 
+    by_example: ClassVar[bool] = True
+    secrets: ClassVar[tuple[str, ...]] = ()
     path: Path
     digest: str
     # The model in the file; other models' lines are left out.
@@ -34,16 +36,6 @@ class ReplaySettings:
     def lane(self) -> str:
         """Reading a file takes nothing from others."""
         return str(self.path)
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @property
-    def by_example(self) -> bool:
-        """Recorded answers go by it."""
-        return True
 
     @classmethod
     def read(cls, section: Section, folder: Path) -> ReplaySettings:

@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from modelyard.core.digests import digest_path
 from modelyard.core.errors import EngineError
 from modelyard.core.faults import Section
-from modelyard.results.engines import Question, Reply
+from modelyard.results.engines import THIS_MACHINE, Question, Reply
 from modelyard.results.engines.letters import likeliest
 
 _DEFAULTS = {"max_new_tokens": 256, "do_sample": False}
@@ -27,6 +27,9 @@ _TOP = 100
 class TransformersSettings:
     """See `EngineSettings`."""
 
+    by_example: ClassVar[bool] = False
+    lane: ClassVar[str] = THIS_MACHINE
+    secrets: ClassVar[tuple[str, ...]] = ()
     checkpoint: Path
     digest: str
     # Handed to `generate`.
@@ -40,21 +43,6 @@ class TransformersSettings:
         """The checkpoint's content and how it decodes; not where it lies or on what it runs."""
         options = {**_DEFAULTS, **self.options}
         return {"engine": "transformers", "digest": self.digest, "options": options, "dtype": self.dtype}
-
-    @property
-    def lane(self) -> str:
-        """Checkpoints share this machine."""
-        return "this machine"
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    @property
-    def by_example(self) -> bool:
-        """No: by what is asked."""
-        return False
 
     @classmethod
     def read(cls, section: Section, folder: Path) -> TransformersSettings:

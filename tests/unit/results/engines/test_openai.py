@@ -171,7 +171,7 @@ def test_a_redirect_ends_everything_and_a_moderated_question_does_not(server):
         pass
     with pytest.raises(EngineError, match="answers 403"), saying("no", status=403):
         pass
-    with server("--moderated", "1") as (engine, _):
+    with server() as (engine, _):
         assert engine.ask(SUM, "k1").text == "20 + 22 = 42"
         refused = engine.ask(Question(example_id="q", prompt="forbidden"), "k2")
         assert refused.error.startswith("status 403") and not refused.again
