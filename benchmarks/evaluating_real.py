@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.evaluation.judging import verdict
-from routing_real import MODELS, pool, questions, served, told
+from routing_real import MODELS, pool, questions, served, show, told
 
 #: A function's name and arguments, what it does, and a test of it.
 TASKS = (
@@ -104,10 +104,7 @@ def main() -> None:
         (each["model"], each["example_id"], each["score"], each["why"])
         for each in map(json.loads, (work / "code" / "answers.jsonl").read_text().splitlines())
     ]
-    text = json.dumps(record, indent=2)
-    print(text)
-    if chosen.json:
-        chosen.json.write_text(text)
+    show(record, chosen.json)
 
 
 if __name__ == "__main__":

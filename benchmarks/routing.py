@@ -230,10 +230,15 @@ def paired(table: pd.DataFrame, one: str, other: str, n: int) -> str:
     # what has seen all answers, or none, stands beside each n
     rows = table[table["answers"].isin((0, n))].pivot(index="seed", columns="method", values="area")
     gaps = 1000 * (rows[one] - rows[other])
-    half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
     won, lost = int((gaps > 1e-9).sum()), int((gaps < -1e-9).sum())
     p = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
-    return f"{gaps.mean():+.1f} ± {half:.1f}, {won}-{lost}, p {p:.2g}"
+    return f"{interval(gaps)}, {won}-{lost}, p {p:.2g}"
+
+
+def interval(gaps: np.ndarray | pd.Series) -> str:
+    """The mean of paired differences, and its 95 % interval (t)."""
+    half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
+    return f"{gaps.mean():+.1f} ± {half:.1f}"
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from modelyard.routing.candidates import candidates
 from modelyard.routing.clusters import fit_clusters
@@ -21,7 +20,7 @@ from modelyard.routing.estimators import Evidence, Known
 from modelyard.routing.feedback import learned
 from modelyard.routing.profiles import Profiles
 from modelyard.routing.selection import Trials, choose
-from routing import TRAIN, read, split
+from routing import TRAIN, interval, read, split
 
 FEW, CLUSTERS = 100, 20
 HALF_LIVES = (20.0, 100.0, 500.0, 1e9)
@@ -83,9 +82,7 @@ def main() -> None:
     print(f"{len(answers.models)} models, {TRAIN} prompts fitted on, seeds 0 to {told.seeds - 1}")
     for way in rows[0]:
         values = np.array([row[way] for row in rows])
-        gaps = values - base
-        half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
-        print(f"| {way} | {values.mean():.1f} | {gaps.mean():+.1f} ± {half:.1f} |")
+        print(f"| {way} | {values.mean():.1f} | {interval(values - base)} |")
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from modelyard.routing.candidates import Candidate
 from modelyard.routing.clusters import fit_clusters
 from modelyard.routing.deferral import Field
 from modelyard.routing.estimators import Evidence, Known
 from modelyard.routing.learned_map import learn_clusters
-from routing import read, split
+from routing import interval, read, split
 
 ESTIMATORS, COUNTS, ANSWERS = ("empirical_bayes", "low_rank"), (5, 20), (100, 400)
 
@@ -67,9 +66,7 @@ def main() -> None:
             plain, learned = (
                 np.array([row[name, count, n, way] for row in rows]) for way in ("plain", "learned")
             )
-            gaps = learned - plain
-            half = stats.t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
-            print(f"| {name}, K = {count}, n = {n} | {plain.mean():.1f} | {gaps.mean():+.1f} ± {half:.1f} |")
+            print(f"| {name}, K = {count}, n = {n} | {plain.mean():.1f} | {interval(learned - plain)} |")
 
 
 if __name__ == "__main__":

@@ -255,6 +255,14 @@ def measure(folder: Path, kills: int) -> dict[str, Any]:
     return record
 
 
+def show(record: dict[str, Any], path: Path | None) -> None:
+    """Print what was measured as JSON, and write it where a path is given."""
+    text = json.dumps(record, indent=2)
+    print(text)
+    if path:
+        path.write_text(text)
+
+
 def main() -> None:
     """Measure, print, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -266,11 +274,7 @@ def main() -> None:
     if chosen.serve:
         serve(Path(chosen.serve[0]), int(chosen.serve[1]))
         return
-    record = measure(chosen.folder.absolute(), chosen.kills)
-    text = json.dumps(record, indent=2)
-    print(text)
-    if chosen.json:
-        chosen.json.write_text(text)
+    show(measure(chosen.folder.absolute(), chosen.kills), chosen.json)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelyard.cli.options import backend_option, execution_options, json_option, print_json, yard_option
+from modelyard.cli.progress import counting_bars
 
 if TYPE_CHECKING:
     from modelyard.evaluation.evaluate import Evaluated, Evaluation
@@ -206,14 +207,9 @@ def _lines(total: int) -> Told:
 
 @contextmanager
 def _bars(names: Sequence[str], total: int) -> Iterator[Told]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TextColumn
 
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[failed]}"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with counting_bars(TextColumn("{task.fields[failed]}")) as bars:
         tasks = {name: bars.add_task(name, total=total, failed="") for name in names}
         failed = dict.fromkeys(names, 0)
 

@@ -6,10 +6,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from modelyard.jobs.progress import StepProgress, StepStatus
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 _COLOURS = {
     StepStatus.SUCCEEDED: "green",
@@ -49,26 +53,11 @@ def _lines() -> Callable[[StepProgress], None]:
 
 @contextmanager
 def _bars(total: int) -> Iterator[Callable[[StepProgress], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     ended: set[str] = set()
     running: dict[str, None] = {}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with counting_bars(TimeElapsedColumn()) as bars:
         task = bars.add_task("steps", total=total)
 
         def observe(item: StepProgress) -> None:
@@ -82,6 +71,21 @@ def _bars(total: int) -> Iterator[Callable[[StepProgress], None]]:
             bars.update(task, completed=len(ended), description=", ".join(running)[:60] or "steps")
 
         yield observe
+
+
+def counting_bars(*between: ProgressColumn) -> Progress:
+    """Bars on standard error that are gone at the end: what, how many of all, and the time that is left.
+
+    Args:
+        between: More columns, before the time that is left.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *between, TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
 
 
 def line(item: StepProgress) -> str:

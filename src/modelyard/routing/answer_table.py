@@ -1,7 +1,7 @@
 """Answers and prompts out of the results table (`results/outcomes.py`), as evaluations and imports leave it.
 
-The metric `score` counts, and `confidence` beside it; an error is 1 minus the mean over samples. A row that
-is not there was never asked, a null cost is not known.
+The metric `score` counts, and `confidence` beside it; an error is 1 minus the mean over samples, or of each
+row alone where turns are asked for. A row that is not there was never asked, a null cost is not known.
 """
 
 from __future__ import annotations
@@ -27,6 +27,18 @@ class AnswerTable:
 
     answers: Answers
     prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """The answers of one model, each by itself, in the order of the rows: of time, in service."""
+
+    # The prompt of each, as a column of the `Answers` it was read for, [T].
+    columns_t: Integers
+    # In [0, 1], [T].
+    errors_t: Floats
+    # USD, [T]; NaN is "not known".
+    costs_usd_t: Floats
 
 
 def read_answer_table(folders: Sequence[Path]) -> AnswerTable:
@@ -60,19 +72,23 @@ def read_answer_table(folders: Sequence[Path]) -> AnswerTable:
     )
 
 
-def read_turns(folders: Sequence[Path], answers: Answers) -> dict[str, Integers]:
-    """By model, the columns of its answers in `answers` in the order of the rows: of time, in service.
+def read_turns(folders: Sequence[Path], answers: Answers) -> dict[str, Turns]:
+    """By model of `answers`, which come from the same folders, one turn for each of its rows.
 
     Raises:
         TableError: A table cannot be read.
     """
     results = pa.concat_tables([load_results(_results(folder)) for folder in folders])
     scores = results.filter(pc.equal(results["metric"], "score"))
-    columns = {example: column for column, example in enumerate(answers.examples)}
-    turns: dict[str, dict[int, None]] = {model: {} for model in answers.models}
-    for model, example in zip(scores["model"].to_pylist(), scores["example_id"].to_pylist(), strict=True):
-        turns[model].setdefault(columns[example])
-    return {model: np.array(list(seen), np.int64) for model, seen in turns.items()}
+    numbers = {example: column for column, example in enumerate(answers.examples)}
+    columns = np.array([numbers[example] for example in scores["example_id"].to_pylist()], np.int64)
+    errors, costs = 1.0 - scores["value"].to_numpy(), scores["cost_usd"].to_numpy()
+    told = _texts(scores["model"])
+    return {
+        model: Turns(columns_t=columns[own], errors_t=errors[own], costs_usd_t=costs[own])
+        for model in answers.models
+        for own in [told == model]
+    }
 
 
 def read_confidences(folders: Sequence[Path], answers: Answers) -> Floats:

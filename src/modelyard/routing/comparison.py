@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelyard.routing.answers import Floats
-from modelyard.routing.measuring import Sweep, bootstrap
+from modelyard.routing.deferral import Sweep
+from modelyard.routing.measuring import bootstrap
 
 _LEVEL = (0.025, 0.975)
 _NARROWEST = 1e-9

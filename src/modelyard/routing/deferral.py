@@ -7,6 +7,7 @@ lots, so that the curve is interpolated; after its last point it is flat. From U
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,47 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """What a router's answers were at each of L weights, on each of Q prompts; [L, Q]."""
+
+    quality_lq: Floats
+    # In units of the dearest model's mean cost.
+    cost_lq: Floats
+
+    @classmethod
+    def of(
+        cls,
+        errors_mq: Floats,
+        cost: Floats,
+        lambdas: Sequence[float],
+        *,
+        quality_mq: Floats,
+        spent_mq: Floats,
+    ) -> Sweep:
+        """Each prompt, at each weight, to the model of least error + lambda * cost; of equals the cheapest.
+
+        Args:
+            errors_mq: As predicted.
+            cost: As predicted, [M], or [M, Q] where it depends on the prompt.
+            lambdas: The weights.
+            quality_mq: In truth.
+            spent_mq: The cost in truth, in units of the dearest model's mean cost.
+        """
+        prompts = np.arange(quality_mq.shape[1])
+        chosen_lq = np.array([choices(errors_mq, cost, weight) for weight in lambdas])
+        return cls(quality_lq=quality_mq[chosen_lq, prompts], cost_lq=spent_mq[chosen_lq, prompts])
+
+    def curve(self) -> Curve:
+        """The deferral curve on these prompts."""
+        return Curve.of(self.cost_lq.mean(axis=1), self.quality_lq.mean(axis=1))
+
+    def drawn(self, counts_bq: Floats) -> tuple[Floats, Floats]:
+        """Mean costs and qualities in B samples in which prompt q stands counts_bq[b, q] times; [B, L]."""
+        size = counts_bq.sum(axis=1, keepdims=True)
+        return counts_bq @ self.cost_lq.T / size, counts_bq @ self.quality_lq.T / size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
     """What happened in truth: every model's quality on every prompt, and its mean cost."""
 
@@ -88,9 +130,9 @@ class Field:
 
     def curve(self, errors_mq: Floats, lambdas: tuple[float, ...] = LAMBDAS) -> Curve:
         """The curve of predicted errors: each prompt goes to the least error + lambda * cost."""
-        points = [self.outcome(choices(errors_mq, self.cost_m, weight)) for weight in lambdas]
-        cost, quality = zip(*points, strict=True)
-        return Curve.of(np.array(cost), np.array(quality))
+        spent_mq = np.broadcast_to(self.cost_m[:, None], self.quality_mq.shape)
+        swept = Sweep.of(errors_mq, self.cost_m, lambdas, quality_mq=self.quality_mq, spent_mq=spent_mq)
+        return swept.curve()
 
     def zero_router(self, mean_errors_m: Floats) -> Curve:
         """Mixes of two models on the hull of estimated quality over cost: what needs no router at all."""

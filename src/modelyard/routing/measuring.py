@@ -14,30 +14,12 @@ import numpy as np
 from modelyard.core.errors import RoutingError
 from modelyard.routing.answer_table import AnswerTable
 from modelyard.routing.answers import Floats
-from modelyard.routing.deferral import LAMBDAS, Curve, choices
+from modelyard.routing.deferral import LAMBDAS, Curve, Sweep
 from modelyard.routing.router import Router
 
 _CHUNK = 256
 #: From the cheapest always, whatever the prices, to where cost does not count.
 _WEIGHTS = (1e9, *LAMBDAS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
-    """What a router's answers were at each of L weights, on each of Q prompts; [L, Q]."""
-
-    quality_lq: Floats
-    # In units of the dearest model's mean cost.
-    cost_lq: Floats
-
-    def curve(self) -> Curve:
-        """The deferral curve on these prompts."""
-        return Curve.of(self.cost_lq.mean(axis=1), self.quality_lq.mean(axis=1))
-
-    def drawn(self, counts_bq: Floats) -> tuple[Floats, Floats]:
-        """Mean costs and qualities in B samples in which prompt q stands counts_bq[b, q] times; [B, L]."""
-        size = counts_bq.sum(axis=1, keepdims=True)
-        return counts_bq @ self.cost_lq.T / size, counts_bq @ self.quality_lq.T / size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +64,8 @@ class HeldOut:
         return self._sweep(1.0 - self.quality_mq, self.spent_usd_m / dearest_usd, dearest_usd, _WEIGHTS)
 
     def _sweep(self, errors_mq: Floats, cost: Floats, dearest_usd: float, lambdas: Sequence[float]) -> Sweep:
-        prompts = np.arange(len(self.examples))
-        chosen_lq = [choices(errors_mq, cost, weight) for weight in lambdas]
-        return Sweep(
-            quality_lq=np.array([self.quality_mq[chosen_q, prompts] for chosen_q in chosen_lq]),
-            cost_lq=np.array([self.spent_usd_mq[chosen_q, prompts] for chosen_q in chosen_lq]) / dearest_usd,
-        )
+        spent_mq = self.spent_usd_mq / dearest_usd
+        return Sweep.of(errors_mq, cost, lambdas, quality_mq=self.quality_mq, spent_mq=spent_mq)
 
 
 def held_out(router: Router, table: AnswerTable, also: Sequence[str] = ()) -> HeldOut:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from contextlib import redirect_stderr
+from io import StringIO
 
-from modelyard.cli.progress import line, shown
+import pytest
+from rich.progress import TextColumn
+
+from modelyard.cli.progress import counting_bars, line, shown
 from modelyard.jobs.job import Job, JobState, Report
 from modelyard.jobs.progress import StepProgress, StepStatus
 from modelyard.jobs.step import Step
@@ -83,3 +88,45 @@ def test_what_had_succeeded_before_is_marked(capsys: pytest.CaptureFixture[str])
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert told(capsys, item(StepStatus.FAILED, TOOK, note="x"), quiet=True) == []
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    for name, value in {"TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "100"}.items():
+        monkeypatch.setenv(name, value)
+    return Terminal()
+
+
+def drawn(terminal: Terminal) -> list[list[str]]:
+    """Each line that was drawn, as words; times as T, bars left out."""
+    plain = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]|[━╸╺]+", "", terminal.getvalue())
+    return [re.sub(r"\d+:\d\d:\d\d", "T", each).split() for each in re.split(r"[\r\n]+", plain)]
+
+
+def test_a_terminal_gets_a_bar_of_steps_and_a_line_of_each_that_ended(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), shown(3) as observer:
+        observer(item(StepStatus.RUNNING, TOOK))
+        observer(item(StepStatus.SUCCEEDED, TOOK))
+    lines = drawn(terminal)
+    assert ["steps", "0/3", "T", "-:--:--"] in lines
+    assert ["train/tide", "ok", "61.3", "s"] in lines
+    assert lines[-2] == ["steps", "1/3", "T", "-:--:--"]
+
+
+def test_bars_are_gone_at_the_end(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), counting_bars() as bars:
+        bars.add_task("one", total=2)
+        bars.add_task("two", total=2)
+    assert drawn(terminal)[-3:-1] == [["one", "0/2", "-:--:--"], ["two", "0/2", "-:--:--"]]
+    assert terminal.getvalue().endswith("\x1b[1A\x1b[2K" * 2), "a line up, and erased, for each"
+
+
+def test_more_columns_stand_before_the_time_that_is_left(terminal: Terminal) -> None:
+    with redirect_stderr(terminal), counting_bars(TextColumn("{task.fields[note]}")) as bars:
+        bars.add_task("m", total=4, completed=3, note="two failed")
+    assert drawn(terminal)[-2] == ["m", "3/4", "two", "failed", "-:--:--"]

@@ -288,6 +288,19 @@ def test_answers_are_learned_in_the_order_of_the_rows(call, router, tmp_path, na
     assert coder["predicted_error"] > 0.85 and coder["cost_usd"] == pytest.approx(0.05, rel=0.1)
 
 
+def test_answers_to_one_prompt_are_learned_each_in_its_turn(call, router, tmp_path):
+    """Right 200 times and then wrong 200 times on the very same prompt: neither a mean, nor one answer."""
+    lines = [f"coder,r{i},compiler loop,{int(i < 200)},{0.02 if i < 200 else 0.05}" for i in range(400)]
+    path = tmp_path / "live.csv"
+    path.write_text("model,example_id,prompt,score,cost_usd\n" + "\n".join(lines) + "\n")
+    made = call("import", "csv", path, "--output", "live")
+    assert made.exit_code == 0, made.exception
+    told = call("router", "learn", router, "--results", "live", "--half-life", 50, "--json")
+    assert [(m["model"], m["answers"]) for m in json.loads(told.output)["models"]] == [("coder", 400)]
+    coder = json.loads(call("route", "compiler loop", "--allow", "coder", "--json").output)
+    assert coder["predicted_error"] > 0.85 and coder["cost_usd"] == pytest.approx(0.05, rel=0.1)
+
+
 def test_a_router_learns_from_answers_in_service(call, router, table, tmp_path):
     before = json.loads(call("route", "rhyme of a sonnet", "--json").output)
     path = tmp_path / "live.csv"

@@ -237,3 +237,24 @@ def test_a_log_given_twice_is_refused(tmp_path: Path) -> None:
     log = log_of("example__tiny", "sums")
     with pytest.raises(TableError, match="stand more than once"):
         rows_of(log, log, out=tmp_path)
+
+
+def test_equal_documents_are_samples_of_one_example_in_every_filter(tmp_path: Path) -> None:
+    """A metric that the first of them lacks still stands at the sample of the one that has it."""
+    loose = {"filter": "loose", "doc_hash": "h"}
+    log = written(
+        tmp_path / "samples_t.jsonl",
+        sample(0, filter="strict", doc_hash="h"), sample(0, **loose), sample(1, filter="strict"),
+        sample(2, filter="strict", doc_hash="h", acc=0.0, metrics=["acc", "f1"], f1=0.5), sample(2, **loose),
+    )  # fmt: skip
+    told = {(r["example_id"], r["sample"], r["metric"]): r["value"] for r in rows_of(log, out=tmp_path)}
+    assert told == {
+        ("t/0", 0, "score"): 1, ("t/0", 0, "acc,loose"): 1, ("t/1", 0, "score"): 1,
+        ("t/0", 1, "score"): 0, ("t/0", 1, "f1"): 0.5, ("t/0", 1, "acc,loose"): 1,
+    }  # fmt: skip
+
+
+def test_an_equal_document_that_stands_twice_is_refused_under_its_own_id(tmp_path: Path) -> None:
+    log = written(tmp_path / "samples_t.jsonl", *(sample(each, doc_hash="h") for each in (0, 2, 2)))
+    with pytest.raises(TableError, match=r"line 3: .* example 't/2', sample 0, .* stand more than once"):
+        rows_of(log, out=tmp_path)

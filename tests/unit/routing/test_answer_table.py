@@ -42,11 +42,30 @@ def test_turns_are_the_order_of_the_rows_and_of_the_folders(tmp_path):
         written(tmp_path / "r", rows, {"1": "one", "9": "nine"}),
         written(tmp_path / "s", [row("a", "5", 1.0)], {"5": "five"}),
     ]
-    for given, of_a in ((folders, ["9", "1", "5"]), (folders[::-1], ["5", "9", "1"])):
+    for given, of_a in ((folders, ["9", "1", "9", "5"]), (folders[::-1], ["5", "9", "1", "9"])):
         answers = read_answer_table(given).answers
         turns = read_turns(given, answers)
-        assert [answers.examples[i] for i in turns["a"]] == of_a
-        assert [answers.examples[i] for i in turns["b"]] == ["1"]
+        assert [answers.examples[i] for i in turns["a"].columns_t] == of_a
+        assert [answers.examples[i] for i in turns["b"].columns_t] == ["1"]
+
+
+def test_a_turn_is_one_row_and_no_mean(tmp_path):
+    rows = [
+        row("a", "2", 1.0, 0.5), row("b", "1", 0.25), row("a", "1", 0.5, error="cut off"),
+        row("a", "2", 7.0, 9.0, metric="length"), row("a", "2", 0.0, 0.1, sample=1),
+        row("b", "1", 1.0, 0.3, sample=4), row("a", "2", 0.0, sample=2),
+    ]  # fmt: skip
+    folder = written(tmp_path / "r", rows, {"1": "one", "2": "two"})
+    answers = read_answer_table([folder]).answers
+    turns = read_turns([folder], answers)
+    assert set(turns) == {"a", "b"}
+    np.testing.assert_array_equal(turns["a"].columns_t, [1, 0, 1, 1])
+    np.testing.assert_array_equal(turns["a"].errors_t, [0.0, 0.5, 1.0, 1.0])
+    np.testing.assert_array_equal(turns["a"].costs_usd_t, [0.5, NAN, 0.1, NAN])
+    np.testing.assert_array_equal(turns["b"].columns_t, [0, 0])
+    np.testing.assert_array_equal(turns["b"].errors_t, [0.75, 0.0])
+    np.testing.assert_array_equal(turns["b"].costs_usd_t, [NAN, 0.3])
+    assert list(read_turns([folder], answers.of_models([1]))) == ["b"]
 
 
 def test_a_table_may_be_named_by_its_path_and_its_prompts_lie_beside_it(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from modelyard.routing.comparison import areas, paired_difference
-from modelyard.routing.deferral import LAMBDAS, Curve, choices
-from modelyard.routing.measuring import Sweep, band, bootstrap
+from modelyard.routing.deferral import LAMBDAS, Curve, Sweep
+from modelyard.routing.measuring import band, bootstrap
 
 COST = np.array([0.05, 0.3, 1.0])
 #: Each model's chance to be right on two kinds of prompts.
@@ -22,12 +22,8 @@ def truth(chance, prompts=PROMPTS):
 
 
 def sweep(quality, predicted_errors, cost=COST):
-    prompts = np.arange(quality.shape[1])
-    chosen = [choices(predicted_errors, cost, weight) for weight in WEIGHTS]
-    return Sweep(
-        quality_lq=np.array([quality[c, prompts] for c in chosen]),
-        cost_lq=np.array([cost[c] for c in chosen]),
-    )
+    spent = np.broadcast_to(cost[:, None], quality.shape)
+    return Sweep.of(predicted_errors, cost, WEIGHTS, quality_mq=quality, spent_mq=spent)
 
 
 def noisy(chance, rates, spread):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.routing.deferral import Curve, Field, choices
+from modelyard.routing.deferral import LAMBDAS, Curve, Field, Sweep, choices
 
 COST = np.array([0.1, 0.4, 1.0])
 
@@ -50,6 +50,35 @@ def test_costs_may_depend_on_the_prompt():
     errors, same = np.random.default_rng(0).random((3, 50)), np.repeat(COST[:, None], 50, axis=1)
     for weight in (0.0, 0.3, 3.0):
         np.testing.assert_array_equal(choices(errors, same, weight), choices(errors, COST, weight))
+
+
+def test_a_sweep_by_hand():
+    """Two models, two prompts: what is predicted chooses, what is true counts."""
+    predicted, quality = np.array([[0.4, 0.4], [0.0, 0.3]]), np.array([[1.0, 0.0], [0.0, 0.5]])
+    spent = np.array([[0.1, 0.2], [0.8, 1.2]])
+    swept = Sweep.of(predicted, np.array([0.2, 1.0]), (1.0, 0.2, 0.0), quality_mq=quality, spent_mq=spent)
+    np.testing.assert_array_equal(swept.quality_lq, [[1.0, 0.0], [0.0, 0.0], [0.0, 0.5]])
+    np.testing.assert_array_equal(swept.cost_lq, [[0.1, 0.2], [0.8, 0.2], [0.8, 1.2]])
+    np.testing.assert_allclose(swept.curve().cost_p, [0.15, 0.5, 1.0])
+    np.testing.assert_allclose(swept.curve().quality_p, [0.5, 0.0, 0.25])
+    twice_the_second = swept.drawn(np.array([[0.0, 2.0]]))
+    np.testing.assert_allclose(twice_the_second, [[[0.2, 0.2, 1.2]], [[0.0, 0.0, 0.5]]])
+
+
+def test_predicted_costs_of_a_sweep_may_depend_on_the_prompt():
+    predicted, quality = np.zeros((2, 2)), np.eye(2)
+    swept = Sweep.of(
+        predicted, np.array([[0.1, 0.9], [0.5, 0.5]]), [1.0], quality_mq=quality, spent_mq=quality
+    )
+    np.testing.assert_array_equal(swept.quality_lq, [[1.0, 1.0]])
+
+
+def test_a_field_tells_the_outcome_of_each_weight():
+    truth, errors = field(1), np.random.default_rng(2).random((3, 200))
+    points = np.array([truth.outcome(choices(errors, COST, weight)) for weight in LAMBDAS])
+    one_by_one = Curve.of(*points.T)
+    np.testing.assert_array_equal(truth.curve(errors).cost_p, one_by_one.cost_p)
+    np.testing.assert_array_equal(truth.curve(errors).quality_p, one_by_one.quality_p)
 
 
 def test_the_oracle_is_above_and_chance_is_not():

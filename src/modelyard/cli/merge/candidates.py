@@ -19,6 +19,7 @@ from modelyard.cli.options import (
     print_json,
     yard_option,
 )
+from modelyard.cli.progress import counting_bars
 
 if TYPE_CHECKING:
     from modelyard.lifecycle.merge_search import SearchResult, Told
@@ -131,11 +132,7 @@ def _shown(options: SearchOptions, *, quiet: bool) -> Iterator[Told]:
 
 @contextmanager
 def _bar(total: int) -> Iterator[Told]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with counting_bars() as bars:
         task = bars.add_task("trials", total=total)
 
         def observe(trial: TrialResult, best: TrialResult | None) -> None:

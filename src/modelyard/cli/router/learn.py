@@ -38,15 +38,16 @@ def command(folder: Path, results: tuple[Path, ...], half_life: float, as_json: 
     before = dict(zip(router.names, router.mean_errors(), strict=True))
     embeddings, turns = router.embedder.embed(table.prompts), read_turns(results, table.answers)
     for name in names:
-        at, told = table.answers.models.index(name), turns[name]
-        errors, costs = table.answers.errors_mn[at, told], table.answers.cost_usd_mn[at, told]
-        router = router.learn(name, embeddings[told], errors, half_life=half_life, costs_usd_n=costs)
+        told = turns[name]
+        router = router.learn(
+            name, embeddings[told.columns_t], told.errors_t, half_life=half_life, costs_usd_n=told.costs_usd_t
+        )
     router.save(folder)
     after = dict(zip(router.names, router.mean_errors(), strict=True))
     rows = [
         {
             "model": name,
-            "answers": len(turns[name]),
+            "answers": len(turns[name].columns_t),
             "before": float(before[name]),
             "after": float(after[name]),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,22 @@ class Imported:
     warnings: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answer:
+    """What a model answered: the id and sample as given, and the example that the id is taken for."""
+
+    model: str
+    example: str
+    given: str
+    sample: int
+
+
 def write_import(records: Iterable[Record], output: Path) -> Imported:
     """Write `results.parquet` and `prompts.parquet` into a folder.
 
-    Equal questions get one id, the first; one id with two different questions is refused.
+    Equal questions get one id, the first; one id with two different questions is refused. Where a model was
+    asked a question under several ids, the answers under the first one keep their sample numbers, and those
+    under the others get the next free ones; an answer that stands twice under one id is refused.
 
     Raises:
         TableError: nothing to write, doubled rows, values out of range, clashing ids.
@@ -46,7 +59,7 @@ def write_import(records: Iterable[Record], output: Path) -> Imported:
     ids: dict[str, str] = {}
     contents: dict[str, str] = {}
     texts: dict[str, str] = {}
-    rows: list[dict[str, Any]] = []
+    found: dict[tuple[_Answer, str], Mapping[str, Any]] = {}
     for record in records:
         given = str(record.row["example_id"])
         content = record.content or (digest_bytes(record.prompt.encode()) if record.prompt else "")
@@ -57,9 +70,22 @@ def write_import(records: Iterable[Record], output: Path) -> Imported:
             )
         if record.prompt:
             texts.setdefault(example, record.prompt)
-        rows.append({**record.row, "example_id": example})
-    if not rows:
+        answer = _Answer(
+            model=str(record.row["model"]), example=example, given=given, sample=record.row.get("sample", 0)
+        )
+        metric = str(record.row.get("metric", "score"))
+        if (answer, metric) in found:
+            raise TableError(
+                f"{record.place}: rows of model {answer.model!r}, example {given!r}, sample {answer.sample}, "
+                f"metric {metric!r} stand more than once; keep one"
+            )
+        found[answer, metric] = record.row
+    if not found:
         raise TableError(f"{output}: there is nothing to import; give logs with at least one sample")
+    numbers = _sample_numbers(answer for answer, _ in found)
+    rows = [
+        {**row, "example_id": answer.example, "sample": numbers[answer]} for (answer, _), row in found.items()
+    ]
     write_results(output / "results.parquet", rows)
     write_prompts(output / "prompts.parquet", ({"example_id": k, "text": v} for k, v in texts.items()))
     return Imported(
@@ -68,6 +94,21 @@ def write_import(records: Iterable[Record], output: Path) -> Imported:
         examples=len({row["example_id"] for row in rows}),
         warnings=tuple(warnings_of(rows)),
     )
+
+
+def _sample_numbers(answers: Iterable[_Answer]) -> dict[_Answer, int]:
+    """Which sample of its example each answer is; an answer with several metrics comes several times."""
+    asked: dict[tuple[str, str], dict[_Answer, None]] = {}
+    for answer in answers:
+        asked.setdefault((answer.model, answer.example), {})[answer] = None
+    numbers: dict[_Answer, int] = {}
+    for told in asked.values():
+        first = next(iter(told)).given
+        numbers |= {each: each.sample for each in told if each.given == first}
+        taken = {each.sample for each in told if each.given == first}
+        free = (number for number in count() if number not in taken)
+        numbers |= {each: next(free) for each in told if each.given != first}
+    return numbers
 
 
 def read_json_text(text: str | bytes, place: str) -> dict[str, Any]:

@@ -26,8 +26,7 @@ def read_lm_eval(path: Path, model: str | None) -> Iterator[Record]:
     """The samples of a log; the model is the run's or else the folder's name unless it is given.
 
     The main metric (acc, exact_match, ...) of the first filter is `score`; the others keep their names, in
-    another filter as `exact_match,loose`. A sample without its main metric scores 0 with an error. Equal
-    documents of a task are samples 0, 1, ... of one example.
+    another filter as `exact_match,loose`. A sample without its main metric scores 0 with an error.
 
     Raises:
         TableError: the file is not such a log.
@@ -61,8 +60,6 @@ class _Log:
         self._task = task
         self._main: str | None = None
         self._filter = ""
-        # Which of the equal documents an id is: a data set may hold a question twice.
-        self._seen: dict[str, dict[str, int]] = {}
 
     def records(self, sample: dict[str, Any], place: str) -> Iterator[Record]:
         """The rows of one line."""
@@ -74,12 +71,7 @@ class _Log:
             self._main, self._filter = _main_metric(numbers, place), chosen
         prompt = _prompt(sample.get("arguments"))
         question = _question(sample, prompt)
-        same = self._seen.setdefault(question or str(doc), {})
-        common = {
-            "model": self._model,
-            "example_id": f"{self._task}/{doc}",
-            "sample": same.setdefault(str(doc), len(same)),
-        }
+        common = {"model": self._model, "example_id": f"{self._task}/{doc}"}
         content = f"{self._task}/{question}" if question else ""
         for row in self._rows(numbers, chosen, place):
             yield Record(row={**common, **row}, prompt=prompt, content=content, place=place)
