@@ -30,9 +30,10 @@ RUN = (
     "docs/merging.md",
     "docs/evaluating.md",
     "docs/routing.md",
+    "docs/tuning.md",
 )
 #: Where a reader looks for a command.
-PAGES = ("tutorial", "how-to", "merging", "evaluating", "routing")
+PAGES = ("tutorial", "how-to", "merging", "evaluating", "routing", "tuning")
 #: What CI runs on its own.
 ELSEWHERE = ("make demo", "make test")
 LIMIT_S = 600.0

@@ -20,6 +20,7 @@ _COMMANDS = {
     "plan": "Show what a yard.yaml would run, and check it; nothing is executed.",
     "up": "Run a yard.yaml from end to end, or take it up where it was left.",
     "train": "Plan or run the training commands of an ELPA file.",
+    "tune": "Search the hyperparameters of a training command, many trials at a time.",
     "integrate": "Build an ELPA policy from validation errors.",
     "merge": "Merge checkpoints, out of core, by a mergekit file; compare, inspect and verify them.",
     "evaluate": "Ask every model of a pool the questions of a frozen set, and score the answers.",
@@ -48,7 +49,8 @@ def cli() -> None:
 #: The extras that commands need; those that are not here need none, or say so themselves.
 _EXTRAS = {
     "evaluate": "evaluate", "import": "ensemble", "integrate": "ensemble", "merge": "merge",
-    "onboard": "evaluate,routing", "route": "routing", "router": "routing", "up": "ensemble,report",
+    "onboard": "evaluate,routing", "route": "routing", "router": "routing", "tune": "tune",
+    "up": "ensemble,report",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@
     ├── TableError            predictions, truth or errors that cannot be used
     ├── EngineError           a model that cannot be asked at all: no access, no such model, nothing there
     ├── EvaluationError       an evaluation that cannot be planned or carried out
+    ├── TuneError             a study that cannot be opened, searched or read
     ├── RoutingError          answers, profiles or a router that cannot be used
     └── PolicyError           an ensemble policy that cannot be built, read or executed
 
@@ -125,6 +126,10 @@ class EngineError(ModelyardError):
 
 class EvaluationError(ModelyardError):
     """An evaluation that cannot be planned or carried out."""
+
+
+class TuneError(ModelyardError):
+    """A study that cannot be opened, searched or read."""
 
 
 class RoutingError(ModelyardError):

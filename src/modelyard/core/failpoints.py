@@ -30,6 +30,14 @@ EVALUATE_NAMES = (
     "evaluate.before_record",
 )
 
+#: The failpoints of a tuner; a run's are passed too.
+TUNE_NAMES = (
+    "tuner.after_ask",
+    "tuner.after_stopping",
+    "tuner.before_tell",
+    "tuner.after_tell",
+)
+
 #: The failpoints that a run passes, so that its kill campaign can visit them all.
 NAMES = (
     "journal.before_write",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any, TypeVar
 
 from modelyard.core.errors import DocumentError, Fault
 
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)")
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST_S = 3660 * 86400.0
 _MISSING = object()
 _NUL = "\0"  # no command, path or variable can hold it
 #: The largest integer that every reader of JSON keeps exact.
@@ -141,6 +145,15 @@ class Section:
             return self._wrong(name, value, "is out of range", f"use a number {span}", fallback)
         return exact
 
+    def duration(self, name: str, default: str | None, *, most_s: float = _LONGEST_S) -> float:
+        """Seconds, from a number and its unit: 90s, 30min, 2h or 1d."""
+        given = self.text(name, default)
+        seconds = duration_s(given)
+        if 1e-6 <= seconds <= most_s or not given:
+            return seconds
+        remedy = "write a number and s, min, h or d, such as 30min"
+        return self._wrong(name, given, "is not a duration", remedy, duration_s(default or "1h"))
+
     def choice(self, name: str, default: str, options: Iterable[str]) -> str:
         """One of the given words."""
         value = self._take(name, default)
@@ -219,6 +232,12 @@ class Section:
         else:
             self.faults.add(self.key(name), value, problem, remedy)
         return fallback
+
+
+def duration_s(text: str) -> float:
+    """The seconds in a number and its unit; 0 where it is none."""
+    match = _DURATION.fullmatch(text.strip())
+    return float(match[1]) * _SECONDS[match[2]] if match else 0.0
 
 
 def _shown(value: object) -> str:

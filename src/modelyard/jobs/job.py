@@ -33,7 +33,7 @@ class Report:
 
     state: JobState
     exit_code: int | None = None
-    # exit | signal | timeout | cancelled | start | output | lost
+    # exit | signal | timeout | cancelled | start | output | lost | unclear (lost, and may still be running)
     reason: str = ""
     # One sentence for a person.
     detail: str = ""

@@ -41,6 +41,8 @@ class StepProgress:
     # How many attempts this invocation has used up, and how many were lost through no fault of theirs.
     tried: int = 0
     lost: int = 0
+    # Why its attempt was told to end before the others; empty where it was not.
+    ending: str = ""
 
     @property
     def last(self) -> Job | None:
@@ -57,6 +59,16 @@ class Progress:
             step.name: StepProgress(step=step, digest=step_digest(step, run_dir=plan.run_dir))
             for step in plan.steps
         }
+
+    def add(self, step: Step) -> StepProgress:
+        """Take a step in that the plan does not hold yet; it has no attempts. Its name is new."""
+        item = StepProgress(step=step, digest=step_digest(step, run_dir=self.plan.run_dir))
+        self._by_name[step.name] = item
+        return item
+
+    def drop(self, name: str) -> None:
+        """Forget a step that has ended."""
+        del self._by_name[name]
 
     def __getitem__(self, name: str) -> StepProgress:
         return self._by_name[name]
@@ -94,7 +106,19 @@ class Progress:
     def _finish(item: StepProgress, key: str, data: Mapping[str, Any]) -> None:
         for index, job in enumerate(item.jobs):
             if job.key == key:
-                item.jobs[index] = replace(job, report=report_from(data))
+                item.jobs[index] = replace(job, report=report_from(data), native_id=data.get("native_id", ""))
         last = item.jobs[-1]
         if last.step_digest == item.digest and last.state is JobState.SUCCEEDED:
             item.status = StepStatus.SUCCEEDED
+
+
+def entries_of_run(entries: Iterable[Entry], *, run: str, run_dir: str) -> list[Entry]:
+    """The entries of a run since it was last created in its folder; what was there before was set aside."""
+    own: list[Entry] = []
+    for entry in entries:
+        if entry.run != run:
+            continue
+        if entry.kind == "run.created" and entry.data.get("dir") == run_dir:
+            own.clear()
+        own.append(entry)
+    return own

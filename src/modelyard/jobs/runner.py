@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from modelyard.core.journal import Draft, Journal
 from modelyard.jobs.backend import Backend
 from modelyard.jobs.job import Job, JobState, Report, job_key, report_record
 from modelyard.jobs.plan import Plan
-from modelyard.jobs.progress import Progress, StepProgress, StepStatus
+from modelyard.jobs.progress import Progress, StepProgress, StepStatus, entries_of_run
 from modelyard.jobs.step import Resources, Step
 
 #: Attempts that were lost with their machine or wrapper are made again without counting as retries.
@@ -44,6 +44,12 @@ class RunnerOptions:
     observe: Callable[[StepProgress], None] = lambda _item: None
     # Called whenever nothing is left to do but wait.
     settled: Callable[[], None] = lambda: None
+    # Asked for further steps at every look, once what has ended is recorded: those that another runner
+    # may have begun, and those that nobody has.
+    inherit: Callable[[], Sequence[Step]] = tuple
+    grow: Callable[[], Sequence[Step]] = tuple
+    # Whether a step that failed in an earlier invocation is given another try.
+    again: bool = True
     # Asked at least twice a second whether to stop the jobs and leave a resumable run.
     stop: Callable[[], str] = lambda: ""
     # Longest sleep between two looks.
@@ -84,28 +90,44 @@ class Runner:
             JournalError: Nothing more can be recorded; jobs go on and are adopted by the next runner.
             BackendUnreachable: Nobody answered for ten minutes; likewise.
         """
-        self.progress.replay(e for e in self._journal.read() if e.run == self._name.run)
-        self._recheck_succeeded()
-        self._refuse_misfits()
-        self._adopt()
+        self._take_over(tuple(self.progress))
         while True:
             self._harvest()
             self._heed_stop()
+            self._grow()
             self._skip_hopeless()
             self._launch_ready()
             self._flush()
             if not self._active and not self._pending():
-                break
+                if not self._grow():
+                    break
+                continue
             self._options.settled()
             self._backend.wait(self._nap())
         self._flush()
         return self.progress
 
+    def end_early(self, step: str, why: str) -> None:
+        """Cancel the attempt that runs for a step; it is not made again, and nothing else is stopped."""
+        self.progress[step].ending = why
+        self._backend.cancel([id_ for id_, item in self._active.items() if item.step.name == step])
+
     # -- taking over -----------------------------------------------------------------------------------
 
-    def _recheck_succeeded(self) -> None:
+    def _take_over(self, items: Sequence[StepProgress]) -> None:
+        """Learn from the journal what was done about these steps, and go on from there."""
+        steps = {item.step.name for item in items}
+        own = entries_of_run(self._journal.read(), run=self._name.run, run_dir=self.progress.plan.run_dir)
+        self.progress.replay(entry for entry in own if entry.data.get("step") in steps)
+        if not self._options.again:
+            self._leave_failed(items)
+        self._recheck_succeeded(items)
+        self._refuse_misfits(items)
+        self._adopt(items)
+
+    def _recheck_succeeded(self, items: Iterable[StepProgress]) -> None:
         """A step is run again when its output has gone, an input has changed, or what it waits for runs."""
-        for item in self.progress:  # plan order: what it waits for comes first
+        for item in items:  # plan order: what it waits for comes first
             if item.status is StepStatus.SUCCEEDED:
                 awaited = [
                     n for n in (*item.step.needs, *item.step.after) if not self.progress[n].status.ended
@@ -117,9 +139,31 @@ class Runner:
                     set_aside(item.step, self.progress.plan.run_dir, attempt=len(item.jobs))
             self._options.observe(item)
 
-    def _refuse_misfits(self) -> None:
+    def _leave_failed(self, items: Iterable[StepProgress]) -> None:
+        """Count what earlier invocations tried; a step that has used it up stays failed."""
+        for item in items:
+            item.tried = sum(job.state is JobState.FAILED for job in item.jobs)
+            last = item.last
+            if last is not None and last.state is JobState.FAILED and item.tried > item.step.retries:
+                item.status, item.note = StepStatus.FAILED, last.report.detail
+
+    def _grow(self) -> bool:
+        """Take further steps into the plan, once all that has ended is on record; whether there were any."""
+        self._flush()
+        begun = [self.progress.add(step) for step in self._options.inherit()]
+        if begun:
+            self._take_over(begun)
+        fresh = [self.progress.add(step) for step in self._options.grow()]
+        for item in fresh:
+            self._options.observe(item)
+        self._refuse_misfits(fresh)
+        return bool(begun or fresh)
+
+    def _refuse_misfits(self, items: Iterable[StepProgress]) -> None:
         """A step that can never run on this backend fails at once instead of waiting for ever."""
-        for item in self.progress.with_status(StepStatus.WAITING):
+        for item in items:
+            if item.status is not StepStatus.WAITING:
+                continue
             reason = self._backend.fits(item.step.resources)
             if reason:
                 item.status, item.note, self._setback = StepStatus.FAILED, reason, True
@@ -132,9 +176,12 @@ class Runner:
         changed = next((path for path, was in known.items() if self._fingerprints.of(path) != was), "")
         return f"{changed} has changed" if changed else missing_output(item.step)
 
-    def _adopt(self) -> None:
+    def _adopt(self, items: Iterable[StepProgress]) -> None:
         """Take over announced attempts: the submitted ones go on, the others are submitted now."""
-        for item, job in self.progress.open_jobs():
+        for item in items:
+            job = item.last
+            if job is None or job.state.final:
+                continue
             native_id = self._backend.find(job.key)
             if native_id is None and job.step_digest == item.digest:
                 self._submit(item, job)
@@ -195,10 +242,12 @@ class Runner:
     def _verdict(self, item: StepProgress, report: Report) -> StepStatus:
         if report.state is JobState.SUCCEEDED and item.jobs[-1].step_digest == item.digest:
             return StepStatus.SUCCEEDED
-        if self.stopped:
+        if self.stopped or item.ending:
             return StepStatus.CANCELLED
         if item.jobs[-1].step_digest != item.digest:
             return StepStatus.WAITING
+        if report.reason == "unclear":  # another attempt might run beside it: that is for a person to say
+            return StepStatus.FAILED
         if report.state is JobState.LOST:
             item.lost += 1
             if item.lost <= _LOST_LIMIT:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,8 +29,6 @@ METHODS = ("auto", "boa", "inverse_score")
 _LONGEST_STEP_S = 3660 * 86400.0
 _YEARS = (1700, 2250)
 _LONGEST_PERIOD = 100_000
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)")
-_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +111,7 @@ def declare(document: YardDocument, run_dir: Path) -> Declaration:
         digest=document.digest,
         horizon=horizon,
         period=period,
-        step_s=_read_duration(section, "step"),
+        step_s=section.duration("step", "1h", most_s=_LONGEST_STEP_S),
         seed=seed,
         truth=truth,
         preparations=preparations,
@@ -201,17 +198,6 @@ def _read_moment(section: Section, name: str) -> str:
     if not _YEARS[0] <= moment.year <= _YEARS[1]:
         section.faults.add(section.key(name), text, "is not within the years that tables hold", remedy)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
-
-
-def _read_duration(section: Section, name: str) -> float:
-    text = section.text(name, "1h")
-    match = _DURATION.fullmatch(text)
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if 1e-6 <= seconds <= _LONGEST_STEP_S:
-        return seconds
-    remedy = "write a number and s, min, h or d, such as 30min"
-    section.faults.add(section.key(name), text, "is not a duration", remedy)
-    return 3600.0
 
 
 def _check(declaration: Declaration, faults: Faults) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from modelyard.core.errors import RunNotFound
 from modelyard.core.files import read_json
 from modelyard.core.journal import Journal
-from modelyard.jobs.progress import Progress, StepProgress, StepStatus
+from modelyard.jobs.progress import Progress, StepProgress, StepStatus, entries_of_run
 from modelyard.runs.directory import RunDirectory, is_driven, open_run
 from modelyard.runs.index import Index, RunRow
 from modelyard.runs.yard import Yard
@@ -91,10 +91,11 @@ def view_run(yard: Yard, row: RunRow, *, now: datetime | None = None) -> RunView
 
 def replayed(directory: RunDirectory, journal: Journal) -> Progress:
     """The standing of all steps, from the journal alone."""
-    progress = Progress(directory.plan())
-    for entry in journal.read():
-        if entry.run != directory.record.run:
-            continue
+    plan = directory.plan()
+    progress, steps = Progress(plan), {step.name for step in plan.steps}
+    for entry in entries_of_run(journal.read(), run=directory.record.run, run_dir=plan.run_dir):
+        if entry.data.get("step", "") not in steps and entry.kind.startswith("step."):
+            continue  # of a trial that is not in the plan any more
         progress.replay([entry])
         if entry.kind == "step.invalidated":
             progress[entry.data["step"]].status = StepStatus.WAITING

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import modelyard
-from modelyard.core.failpoints import EVALUATE_NAMES, MERGE_NAMES, NAMES, VARIABLE
+from modelyard.core.failpoints import EVALUATE_NAMES, MERGE_NAMES, NAMES, TUNE_NAMES, VARIABLE
 
 CODE = """
 import os
@@ -46,4 +46,4 @@ def test_the_list_of_failpoints_is_what_the_code_passes():
     used = set()
     for path in root.rglob("*.py"):
         used |= set(re.findall(r'\b(?:failpoint|die_if_told)\("([a-z._]+)"\)', path.read_text()))
-    assert used == {*NAMES, *MERGE_NAMES, *EVALUATE_NAMES}
+    assert used == {*NAMES, *MERGE_NAMES, *EVALUATE_NAMES, *TUNE_NAMES}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.core.errors import DocumentError, Fault
-from modelyard.core.faults import Faults, Section
+from modelyard.core.faults import Faults, Section, duration_s
 
 # What JSON and YAML can put anywhere, the awkward included.
 anything = st.recursive(
@@ -85,6 +85,7 @@ READERS = {
         lambda s: s.number("k", 0.5, above=0.0),
         lambda v: isinstance(v, float) and math.isfinite(v) and v > 0,
     ),
+    "duration": (lambda s: s.duration("k", "30min", most_s=3600.0), lambda v: 0 < v <= 3600.0),
     "choice": (lambda s: s.choice("k", "a", ("a", "b")), lambda v: v in ("a", "b")),
     "texts": (
         lambda s: s.texts("k"),
@@ -131,6 +132,13 @@ def test_absent_keys_are_no_fault_unless_required(reader):
         (lambda s: s.number("k", 0.5, above=0), math.inf, "is out of range"),
         (lambda s: s.number("k", 0.5, above=0), 10**400, "is out of range"),
         (lambda s: s.number("k", 0.5, above=0), True, "is not a number"),
+        (lambda s: s.duration("k", "1h"), "90", "is not a duration"),
+        (lambda s: s.duration("k", "1h"), "1h30min", "is not a duration"),
+        (lambda s: s.duration("k", "1h"), "-1h", "is not a duration"),
+        (lambda s: s.duration("k", "1h"), "0s", "is not a duration"),
+        (lambda s: s.duration("k", "1h", most_s=60), "61s", "is not a duration"),
+        (lambda s: s.duration("k", "1h"), "9" * 400 + "s", "is not a duration"),
+        (lambda s: s.duration("k", "1h"), 90, "is not a non-empty string"),
         (lambda s: s.choice("k", "a", ["a"]), "A", "is not known"),
         (lambda s: s.texts("k"), ["a", ""], "is not a list of strings"),
         (lambda s: s.texts("k"), "a", "is not a list of strings"),
@@ -208,3 +216,25 @@ def test_exactly_the_unread_keys_are_unknown(data, read):
         of.raw(name)
     of.close()
     assert {fault.key for fault in of.faults.found} == set(data) - read
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90.0), ("1.5h", 5400.0), ("30 min", 1800.0), (" 2d ", 172800.0), ("0.02s", 0.02),
+        ("", 0.0), ("5", 0.0), ("h", 0.0), ("5m", 0.0), ("5 hours", 0.0), ("1e3s", 0.0), ("nan s", 0.0),
+    ],
+)  # fmt: skip
+def test_a_duration_is_a_number_and_its_unit(text, seconds):
+    assert duration_s(text) == seconds
+
+
+def test_a_duration_falls_back_to_its_default_and_may_be_required():
+    of = section(k="soon")
+    assert of.duration("k", "30min") == 1800.0
+    assert [str(fault) for fault in of.faults.found] == [
+        'yard.yaml: k = "soon": is not a duration; write a number and s, min, h or d, such as 30min'
+    ]
+    empty = section()
+    assert empty.duration("k", "2h") == 7200.0 and problems(empty) == []
+    assert empty.duration("k", None) == 0.0 and problems(empty) == [("k", "is missing")]

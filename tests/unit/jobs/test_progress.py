@@ -9,7 +9,7 @@ import pytest
 from modelyard.core.journal import Entry
 from modelyard.jobs.job import JobState, Report, report_record
 from modelyard.jobs.plan import Plan
-from modelyard.jobs.progress import Progress, StepStatus
+from modelyard.jobs.progress import Progress, StepStatus, entries_of_run
 from modelyard.jobs.step import Step
 
 PLAN = Plan(
@@ -35,8 +35,9 @@ def intent(step: str, attempt: int, *, digest: str | None = None) -> Entry:
     )
 
 
-def finished(step: str, attempt: int, state: JobState) -> Entry:
-    return entry("job.finished", key=f"{step}-{attempt}", step=step, **report_record(Report(state=state)))
+def finished(step: str, attempt: int, state: JobState, **more: object) -> Entry:
+    record = report_record(Report(state=state))
+    return entry("job.finished", key=f"{step}-{attempt}", step=step, **record, **more)
 
 
 def replayed(*entries: Entry) -> Progress:
@@ -108,3 +109,43 @@ def test_replaying_in_pieces_is_replaying_at_once():
 @pytest.mark.parametrize("status", StepStatus)
 def test_what_has_ended(status):
     assert status.ended == (status not in (StepStatus.WAITING, StepStatus.RUNNING))
+
+
+def test_the_end_of_an_attempt_tells_where_its_logs_are():
+    progress = replayed(intent("a", 1), finished("a", 1, JobState.SUCCEEDED, native_id="job-7"))
+    assert progress["a"].last.native_id == "job-7"
+    older = replayed(intent("a", 1), finished("a", 1, JobState.SUCCEEDED))  # written before ends told it
+    assert older["a"].last.native_id == ""
+
+
+def test_a_step_that_is_taken_in_later_is_as_one_of_the_plan():
+    progress = Progress(PLAN)
+    late = Step(name="late", argv=("true",), cwd="/")
+    item = progress.add(late)
+    assert item.status is StepStatus.WAITING and item.jobs == []
+    assert [each.step.name for each in progress] == ["a", "b", "c", "late"]
+    whole = Progress(dataclasses.replace(PLAN, steps=(*PLAN.steps, late)))
+    assert item.digest == whole["late"].digest
+    progress.replay([dataclasses.replace(intent("a", 1), data={**intent("a", 1).data, "step": "late"})])
+    assert [found.step.name for found, _ in progress.open_jobs()] == ["late"]
+
+
+def test_a_step_that_is_dropped_is_forgotten():
+    progress = replayed(intent("a", 1), finished("a", 1, JobState.SUCCEEDED))
+    progress.drop("a")
+    assert [item.step.name for item in progress] == ["b", "c"]
+    progress.replay([intent("a", 2)])
+    assert progress.open_jobs() == []
+
+
+def test_what_a_run_was_before_its_folder_was_made_anew_does_not_count():
+    def created(run, folder):
+        return dataclasses.replace(entry("run.created", dir=folder), run=run)
+
+    old, new = intent("a", 1), intent("b", 1)
+    other = dataclasses.replace(old, run="other")
+    journal = [created("r", "/run"), old, other, created("r", "/run"), created("other", "/run"), new]
+    assert entries_of_run(journal, run="r", run_dir="/run") == [journal[3], new]
+    elsewhere = [journal[0], old, created("r", "/elsewhere"), new]
+    assert entries_of_run(elsewhere, run="r", run_dir="/run") == elsewhere
+    assert entries_of_run([old, new], run="r", run_dir="/run") == [old, new]

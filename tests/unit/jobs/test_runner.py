@@ -279,6 +279,24 @@ def test_lost_attempts_are_made_again_without_using_up_retries_but_not_for_ever(
     assert backend.starts.count("b") == 4
 
 
+class Vague(Scheduler):
+    """Cannot tell whether what it has lost still runs."""
+
+    def poll(self, native_ids):
+        reports = super().poll(native_ids)
+        return {
+            key: dataclasses.replace(each, reason="unclear") if each.state is LOST else each
+            for key, each in reports.items()
+        }
+
+
+def test_an_attempt_that_may_still_run_is_not_made_again(journal):
+    backend = Vague({"a": [LOST, OK]})
+    _, progress = drive(plan_of(step("a", retries=3)), backend, journal)
+    assert statuses(progress) == {"a": "FAILED"}
+    assert backend.starts == ["a"]
+
+
 def test_a_stop_ends_the_jobs_and_leaves_a_run_that_goes_on(journal):
     plan = plan_of(step("a"), step("b"), step("c", needs=("a",)))
     backend = Scheduler({}, slots=1)
@@ -343,6 +361,162 @@ def test_observers_are_told_of_the_start_and_of_every_change(journal):
     assert list(dict.fromkeys(told[2:])) == [
         ("a", "RUNNING"), ("a", "SUCCEEDED"), ("b", "RUNNING"), ("b", "SUCCEEDED"),
     ]  # fmt: skip
+
+
+# -- steps that come later -----------------------------------------------------------------------------
+
+
+def growing(*batches):
+    """What `grow` gives at each look: one of these, and then nothing."""
+    left = list(batches)
+    return lambda: left.pop(0) if left else ()
+
+
+def test_steps_are_taken_in_at_every_look_until_there_are_none(journal):
+    seen = []
+    _, progress = drive(
+        plan_of(step("a")), Scheduler({"c": [BAD]}), journal, continue_on_error=True,
+        grow=growing((), (step("b"), step("c")), (), (step("d"),)),
+        observe=lambda item: seen.append((item.step.name, item.status.value)),
+    )  # fmt: skip
+    assert statuses(progress) == {"a": "SUCCEEDED", "b": "SUCCEEDED", "c": "FAILED", "d": "SUCCEEDED"}
+    assert seen.index(("b", "WAITING")) < seen.index(("b", "RUNNING"))
+
+
+def test_grow_is_asked_when_the_ends_before_it_are_on_record(journal):
+    ended, known = set(), []
+
+    def grow():
+        on_record = {e.data["step"] for e in journal.read() if e.kind == "job.finished"}
+        known.append(on_record == ended)
+        return batches()
+
+    def observe(item):
+        if item.status.ended:
+            ended.add(item.step.name)
+
+    batches = growing((step("a"), step("b")), (), (step("c"),))
+    drive(plan_of(), Scheduler({"b": [BAD]}), journal, continue_on_error=True, grow=grow, observe=observe)
+    assert ended == {"a", "b", "c"} and all(known)
+
+
+def test_a_runner_goes_on_growing_after_a_step_that_could_not_be_submitted(journal):
+    _, progress = drive(
+        plan_of(), Scheduler({"a": ["refused"]}), journal, continue_on_error=True,
+        grow=growing((step("a"),), (step("b", resources=Resources(cpus=3)),), (step("c"),)),
+    )  # fmt: skip
+    assert statuses(progress) == {"a": "FAILED", "b": "FAILED", "c": "SUCCEEDED"}
+
+
+def test_steps_that_another_runner_began_go_on_from_its_journal(journal):
+    """Of the four: one runs, one has ended, one is only announced, one was never begun."""
+    ran, ended, announced, fresh = (step(name) for name in ("ran", "ended", "announced", "fresh"))
+    backend = Scheduler({})
+    drive(plan_of(ended), backend, journal)
+    other = Runner(
+        plan_of(ran, announced), backend=backend, journal=journal, name=RunName(yard="y", run="r"),
+        options=RunnerOptions(),
+    )  # fmt: skip
+    backend.deaths = {backend.calls + 3}  # as the second is about to be submitted
+    with pytest.raises(Died):
+        other.run()
+    assert backend.starts == ["ended", "ran"]
+    given = growing((ran, ended, announced, fresh))
+    _, progress = drive(plan_of(), backend, journal, inherit=given)
+    assert statuses(progress) == dict.fromkeys(("ran", "ended", "announced", "fresh"), "SUCCEEDED")
+    assert Counter(backend.starts) == dict.fromkeys(("ran", "ended", "announced", "fresh"), 1)
+    intents = Counter(e.data["step"] for e in journal.read() if e.kind == "job.intent")
+    assert intents == dict.fromkeys(("ran", "ended", "announced", "fresh"), 1)
+
+
+def test_what_is_not_asked_for_is_left_to_the_other_runner(journal):
+    backend = Scheduler({"mine": [OK], "other": [OK]})
+    backend.deaths = {3}
+    first = Runner(
+        plan_of(step("other")), backend=backend, journal=journal, name=RunName(yard="y", run="r"),
+        options=RunnerOptions(),
+    )  # fmt: skip
+    with pytest.raises(Died):
+        first.run()
+    _, progress = drive(plan_of(step("mine")), backend, journal)
+    assert statuses(progress) == {"mine": "SUCCEEDED"}
+    assert sum(entry.kind == "job.finished" for entry in journal.read()) == 1
+
+
+@pytest.mark.parametrize(("again", "attempts"), [(True, 2), (False, 1)])
+def test_a_step_that_has_failed_is_tried_again_only_where_that_is_wanted(journal, again, attempts):
+    plan, backend = plan_of(step("a")), Scheduler({"a": [BAD, OK]})
+    drive(plan, backend, journal)
+    _, progress = drive(plan, backend, journal, again=again)
+    assert statuses(progress) == {"a": "SUCCEEDED" if again else "FAILED"}
+    assert len(backend.jobs) == attempts
+    assert progress["a"].note == ("" if again else "ended FAILED: the telling line")
+
+
+def test_attempts_of_earlier_invocations_count_where_failures_are_final(journal):
+    one, two = step("a", retries=0), step("a", retries=2)
+    backend = Scheduler({"a": [BAD]})
+    drive(plan_of(one), backend, journal)
+    _, progress = drive(plan_of(two), backend, journal, again=False)
+    assert statuses(progress) == {"a": "FAILED"} and len(backend.jobs) == 3
+
+
+def test_an_attempt_that_is_ended_early_is_not_made_again_and_stops_nothing_else(journal):
+    backend = Scheduler({})
+    told = []
+
+    def grow():
+        if runner.progress["a"].jobs and not runner.progress["a"].ending:
+            runner.end_early("a", "not good enough")
+        return ()
+
+    runner = Runner(
+        plan_of(step("a", retries=5), step("b")), backend=backend, journal=journal,
+        name=RunName(yard="y", run="r"),
+        options=RunnerOptions(grow=grow, observe=lambda item: told.append((item.step.name, item.ending))),
+    )  # fmt: skip
+    progress = runner.run()
+    assert statuses(progress) == {"a": "CANCELLED", "b": "SUCCEEDED"}
+    assert len(progress["a"].jobs) == 1 and progress["a"].ending == "not good enough"
+    assert runner.stopped == "" and told[-1][0] == "b"
+
+
+def test_an_attempt_that_succeeded_before_it_could_be_ended_has_succeeded(journal):
+    backend = Scheduler({})
+
+    def grow():
+        (job,) = backend.jobs.values() if backend.jobs else ([None, 0, OK],)
+        if job[0] and not runner.progress["a"].ending:
+            job[1:] = [0, OK]
+            runner.end_early("a", "too late")
+        return ()
+
+    runner = Runner(
+        plan_of(step("a")), backend=backend, journal=journal, name=RunName(yard="y", run="r"),
+        options=RunnerOptions(grow=grow),
+    )  # fmt: skip
+    assert statuses(runner.run()) == {"a": "SUCCEEDED"}
+
+
+def test_a_step_may_be_dropped_once_it_has_ended_and_others_go_on(journal):
+    ended = []
+
+    def grow():
+        for name in ended:
+            runner.progress.drop(name)
+        ended.clear()
+        return batches()
+
+    batches = growing((step("a"), step("b")), (step("c"),))
+    runner = Runner(
+        plan_of(), backend=Scheduler({}), journal=journal, name=RunName(yard="y", run="r"),
+        options=RunnerOptions(
+            grow=grow, observe=lambda item: ended.append(item.step.name) if item.status.ended else None
+        ),
+    )  # fmt: skip
+    assert set(statuses(runner.run())) <= {"a", "b", "c"}
+    done = [e.data["step"] for e in journal.read() if e.kind == "job.finished"]
+    assert sorted(done) == ["a", "b", "c"]
 
 
 # -- outputs -------------------------------------------------------------------------------------------

@@ -1,0 +1,143 @@
+"""From a declaration to a search that can run: the algorithm made, and the machine held against it.
+
+Nothing is written before all of it has passed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from modelyard.core.errors import TuneError
+from modelyard.core.faults import Faults, Section
+from modelyard.core.plugins import load_plugin
+from modelyard.jobs.backend import Backend
+from modelyard.jobs.plan import Plan, check_machine
+from modelyard.tuning.document import TuneDeclaration
+from modelyard.tuning.search import Limits, Search
+from modelyard.tuning.searcher import Host, Rungs, Searcher, SearcherSettings
+from modelyard.tuning.searchers.algorithm import Algorithm
+from modelyard.tuning.space import Space
+from modelyard.tuning.trial import Objective
+from modelyard.tuning.workload import Attempt
+
+_DISK_GIB = 1.0
+
+
+def prepare(
+    declaration: TuneDeclaration, runs_dir: Path, environment: Mapping[str, str] | None = None
+) -> Search:
+    """The search that a file declares.
+
+    `environment` holds the keys that options name; None: this process's.
+
+    Raises:
+        DocumentError: An option of the algorithm is wrong.
+        TuneError: The algorithm cannot do what is asked, or a library is missing.
+        PluginError: There is no such algorithm.
+    """
+    run_dir, algorithm = runs_dir / declaration.name, _algorithm(declaration.algorithm)
+    settings = _settings(
+        declaration.space, declaration.objectives, limits=declaration.limits, rungs=declaration.rungs
+    )
+    host = Host(
+        folder=run_dir, environment=os.environ if environment is None else environment,
+        space=declaration.space, metrics=tuple(each.metric for each in declaration.objectives),
+        given=1 + len(declaration.starts),
+    )  # fmt: skip
+    searcher = _configured(algorithm, declaration.options, replace(settings, host=host))
+    decisive = {k: v for k, v in declaration.options.items() if k not in algorithm.changeable}
+    workload = declaration.workload
+    identity = {
+        "command": [
+            workload.command,
+            workload.shell,
+            str(workload.cwd),
+            dict(workload.env),
+            str(workload.config),
+            workload.specification,
+        ],
+        "algorithm": [declaration.algorithm, decisive],
+        "seed": declaration.limits.seed,
+    }
+    return Search(
+        name=declaration.name, run_dir=run_dir, source=str(declaration.path.absolute()),
+        space=declaration.space, objectives=declaration.objectives, workload=workload, searcher=searcher,
+        rules=declaration.rules, reads=declaration.reads, limits=declaration.limits, rungs=declaration.rungs,
+        starts=declaration.starts, confirm_seeds=declaration.confirm_seeds, url=declaration.url,
+        identity=identity,
+    )  # fmt: skip
+
+
+def make_searcher(
+    name: str, options: Mapping[str, Any], *, space: Space, objectives: tuple[Objective, ...], limits: Limits,
+    rungs: Rungs | None,
+) -> Searcher:  # fmt: skip
+    """The algorithm of this name with its options.
+
+    Raises:
+        DocumentError: An option is unknown or out of range.
+        TuneError: It cannot do what is asked, or a library is missing.
+        PluginError: There is no such algorithm.
+    """
+    settings = _settings(space, objectives, limits=limits, rungs=rungs)
+    return _configured(_algorithm(name), options, settings)
+
+
+def _algorithm(name: str) -> Algorithm:
+    if importlib.util.find_spec("optuna") is None:
+        raise TuneError("tuning needs optuna; pip install 'modelyard[tune]'")
+    algorithm: Algorithm = load_plugin("modelyard.tuners", name)
+    return algorithm
+
+
+def _settings(
+    space: Space, objectives: tuple[Objective, ...], *, limits: Limits, rungs: Rungs | None
+) -> SearcherSettings:
+    return SearcherSettings(
+        dimensions=space.dimensions, directions=tuple(each.direction for each in objectives),
+        seed=limits.seed, parallel=limits.parallel, rungs=rungs, default=space.default(),
+    )  # fmt: skip
+
+
+def _configured(algorithm: Algorithm, options: Mapping[str, Any], settings: SearcherSettings) -> Searcher:
+    faults = Faults(file="options")
+    section = Section(dict(options), faults=faults)
+    read = algorithm.options(section)
+    section.close()
+    faults.raise_if_any()
+    return algorithm(replace(settings, options=read))
+
+
+def preflight(search: Search, backend: Backend, environment: Mapping[str, str]) -> None:
+    """Hold the first trial against the backend: program, inputs, credentials by name, compute shape, disk.
+
+    Raises:
+        DocumentError: With everything that is missing. Nothing has been made.
+    """
+    faults = Faults(file=search.source)
+    with TemporaryDirectory() as scratch:  # rendering a trial writes what it would read
+        attempt = Attempt(
+            name="trial/0000", folder=Path(scratch), number=0, seed=0,
+            assignments=search.space.assignments(search.space.default()),
+            budget=search.rungs.high if search.rungs else None,
+        )  # fmt: skip
+        try:
+            step = search.workload.step(attempt)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            faults.add("config", None, f"cannot be merged with the values ({error})", "mend the file")
+            faults.raise_if_any()
+        plan = Plan(name=search.name, run_dir=str(search.run_dir), steps=(step,))
+        check_machine(plan, backend, faults=faults, disk_gib=_DISK_GIB, path=environment.get("PATH"))
+        if not Path(step.cwd).is_dir():
+            faults.add(
+                "cwd", step.cwd, "is not a folder", "give the folder in which the command runs", here=True
+            )
+    faults.raise_if_any()

@@ -1,0 +1,1 @@
+"""What proposes the next trial: one file an algorithm, behind the entry points `modelyard.tuners`."""
