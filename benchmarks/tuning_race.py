@@ -112,7 +112,29 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--python", default="", help="name=interpreter of peers, separated by commas")
     parser.add_argument("--against", default="optuna-tpe")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--runs", type=Path, help="keeps every run, and takes those that are there")
     return parser.parse_args()
+
+
+class Runs:
+    """The runs by case, algorithm and seed, one JSON line each in a file, if there is to be one."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path, self._known = path, {}
+        for line in path.read_text().splitlines() if path is not None and path.exists() else ():
+            record = json.loads(line)
+            self._known[tuple(record["key"])] = record["run"]
+
+    def run(self, name: str, case: Case, seed: int, python: str) -> dict[str, Any]:
+        """One run, made unless it is there."""
+        key = (case.name, name, seed)
+        if key not in self._known:
+            run = peer(name, case, seed, python) if name in PEERS else ours(name, case, seed)
+            self._known[key] = run
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(json.dumps({"key": key, "run": run}) + "\n")
+        return self._known[key]
 
 
 def main() -> None:
@@ -120,12 +142,12 @@ def main() -> None:
     asked = read_arguments()
     pythons = dict(pair.split("=", 1) for pair in asked.python.split(",") if pair)
     names, rows = asked.algorithms.split(","), []
+    kept = Runs(asked.runs)
     for case in (CASES[name] for name in asked.cases.split(",")):
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for seed in range(asked.seeds):
             for name in names:
-                run = peer(name, case, seed, pythons.get(name, sys.executable)) if name in PEERS else None
-                runs[name].append(run or ours(name, case, seed))
+                runs[name].append(kept.run(name, case, seed, pythons.get(name, sys.executable)))
             print(f"{case.name}: seed {seed} done", file=sys.stderr)
         regrets = {name: [min(run["values"]) - case.lowest for run in runs[name]] for name in names}
         for name in names:
