@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests import postgres
 
 from modelyard.jobs.backend import Backend, BackendSettings
 from modelyard.jobs.backends.local import LocalBackend
 from modelyard.jobs.step import Step
 from modelyard.runs.yard import Yard, open_yard
-from tests import postgres
 
 #: Far more than anything here takes; a test that reaches it has failed.
 DEADLINE_S = 30.0

@@ -3,7 +3,9 @@
 A stand-in for a vendor in tests, with a vendor's faults on demand and a log of every request. Which requests
 meet a fault depends on their Idempotency-Key alone, not on their order; and on words in a question:
 `forbidden` is refused with 403, `stuck` always fails with 503, and `later` does the first time. With
---idempotent a key that comes again gets the answer that it had and is not billed again.
+--idempotent a key that comes again gets the answer that it had and is not billed again. With --answers FILE
+it answers by a script, and with --weak-advice as a model that advises a search and knows little (see
+`modelyard.testing.scripted_answers`); the log then holds what was sent, too.
 
 It prints its address when it listens, and ends with its standard input.
 """
@@ -18,14 +20,17 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from modelyard.testing.scripted_answers import Script, weak_advice
+
 _SUM = re.compile(r"(\d+)\s*\+\s*(\d+)")
+_BLANK_S = 0.05
 _CHOICE = re.compile(r"^([A-Z])\. (.*)$", re.MULTILINE)
 
 
@@ -59,6 +64,9 @@ class Conduct:
     # The key that a request must have; any will do where it is empty.
     api_key: str = ""
     model: str = "adder"
+    # A script of answers.
+    answers: Path | None = None
+    weak_advice: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +134,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, conduct: Conduct, log: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.conduct, self._log, self._lock = conduct, log, threading.Lock()
+        self.script = None if conduct.answers is None else Script(conduct.answers)
         self._times: dict[str, int] = {}
         self._answers: dict[str, dict[str, Any]] = {}
 
@@ -146,9 +155,9 @@ class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing: clients are killed here."""
 
-    def note(self, key: str, status: int, *, billed: bool) -> None:
+    def note(self, key: str, status: int, *, billed: bool, **more: Any) -> None:
         """A line of the log."""
-        record = {"key": key, "time": time.time(), "status": status, "billed": billed}
+        record = {"key": key, "time": time.time(), "status": status, "billed": billed, **more}
         with self._lock, self._log.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -165,6 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(key, 401, "no access")
         if body["model"] != conduct.model:
             return self._refuse(key, 404, f"there is no model {body['model']}")
+        if self.server.script is not None or conduct.weak_advice:
+            return self._scripted(key, body, self.server.script)
         times, asked = self.server.count(key), json.dumps(body)
         if "forbidden" in asked:
             return self._refuse(key, 403, "this question is not allowed")
@@ -187,6 +198,22 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return self._send(200, data)
 
+    def _scripted(self, key: str, body: dict[str, Any], script: Script | None) -> None:
+        """Answer as the script says, or else with weak advice."""
+        entry: dict[str, Any] = {"text": weak_advice(body["messages"])} if script is None else script.take()
+        text, status = entry.get("text", ""), entry.get("status", 200)
+        text = text if isinstance(text, str) else json.dumps(text)
+        self.server.note(key, status, billed=status == 200, body=body, headers=dict(self.headers))
+        made: dict[str, Any] = {"choices": [{"message": {"role": "assistant", "content": text}}]}
+        words = {"prompt_tokens": len(json.dumps(body).split()), "completion_tokens": len(text.split())}
+        made["usage"] = entry.get("usage", words)
+        if status != 200:
+            made = {"error": {"message": text}}
+        data = entry["raw"].encode() if "raw" in entry else json.dumps(made).encode()
+        time.sleep(entry.get("delay_s", 0.0))
+        with suppress(OSError):  # a client that did not wait
+            self._send(status, data, blanks=round(entry.get("drip_s", 0.0) / _BLANK_S))
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's names)
         """Nothing on standard error."""
 
@@ -194,13 +221,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.note(key, status, billed=False)
         self._send(status, json.dumps({"error": {"message": why}}).encode(), wait_s=wait_s)
 
-    def _send(self, status: int, data: bytes, *, length: int = 0, wait_s: float = 0.0) -> None:
+    def _send(
+        self, status: int, data: bytes, *, length: int = 0, wait_s: float = 0.0, blanks: int = 0
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(length or len(data)))
+        self.send_header("Content-Length", str(length or blanks + len(data)))
         if wait_s:
             self.send_header("Retry-After", str(wait_s))
         self.end_headers()
+        for _ in range(blanks):
+            self.wfile.write(b" ")
+            time.sleep(_BLANK_S)
         self.wfile.write(data)
 
 
@@ -215,6 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--idempotent", action="store_true")
     parser.add_argument("--api-key", default="")
     parser.add_argument("--model", default="adder")
+    parser.add_argument("--answers", type=Path, metavar="FILE")
+    parser.add_argument("--weak-advice", action="store_true")
     told = vars(parser.parse_args(arguments))
     log = told.pop("log")
     faults = Faults(**{name: told.pop(name) for name in ("limited", "broken", "cut", "refused", "lasting")})

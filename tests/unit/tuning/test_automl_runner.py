@@ -548,7 +548,7 @@ def test_the_defaults_are_those_of_the_original():
 @pytest.fixture
 def virtual_sdk(tmp_path):
     """nvidia-tao-sdk's VirtualEnvSDK over this interpreter's own environment."""
-    module = pytest.importorskip("tao_sdk.platforms.virtualenv", reason="peer: nvidia-tao-sdk is not installed")
+    module = pytest.importorskip("tao_sdk.platforms.virtualenv", reason="peer: nvidia-tao-sdk is missing")
     sdk = module.VirtualEnvSDK(sys.prefix, work_dir=tmp_path / "tao", state_file=tmp_path / "tao" / "s.db")
     yield sdk
     for thread in [t for t in threading.enumerate() if t.name.startswith("tao-virtualenv")]:

@@ -13,7 +13,8 @@ _COMMANDS = {
     "history": "Every trial of a study.",
     "plot": "Draw a study: history, learning curves, importance and more.",
     "report": "One HTML page of a study.",
-    "export": "The trials as a table.",
+    "export": "The trials as a table, or into MLflow or W&B.",
+    "ask": "Have a language model write a tune.yaml for a wish in plain words.",
 }
 
 

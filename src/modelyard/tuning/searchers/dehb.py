@@ -1,10 +1,11 @@
 """DEHB: Hyperband's brackets, with new points by differential evolution.
 
 Awad, Mallik and Hutter, "DEHB: Evolutionary Hyperband for Scalable, Robust and Efficient Hyperparameter
-Optimization", IJCAI 2021, arXiv 2105.09821, with its defaults: rand/1/bin, F = 0.5, p = 0.5, and values outside
-their range drawn anew. Each budget has a population of its own. In the first round of brackets the best are
-promoted, as in Hyperband. After it every trial is new: a mutant of the best at the budget below, crossed with
-the member of its own budget's population whose turn it is, and it takes that one's place where it is as good.
+Optimization", IJCAI 2021, arXiv 2105.09821, with its defaults: rand/1/bin, F = 0.5, p = 0.5, and values
+outside their range drawn anew. Each budget has a population of its own. In the first round of brackets the
+best are promoted, as in Hyperband. After it every trial is new: a mutant of the best at the budget below,
+crossed with the member of its own budget's population whose turn it is; it takes that one's place where it
+is as good.
 
 The populations are nowhere stored: a trial notes whose place it is for, and in each place stands the best of
 those that were for it. A failed trial takes no place. Brackets wait for their rungs, and meanwhile the next
@@ -176,7 +177,7 @@ class EvolutionSearcher:
     def _child(
         self, member: Floats, parents: Sequence[Floats], others: Sequence[Floats], rng: np.random.Generator
     ) -> Floats:
-        """A mutant of the parents crossed with a member; too few parents are filled up with mutants of all."""
+        """A mutant of the parents crossed with a member; mutants of all make up for too few parents."""
         if not self._free:
             return member
         pool = [each for each in parents if not np.array_equal(each, member)]

@@ -722,7 +722,7 @@ def test_words_with_quotes_are_said_as_they_are(make_step, tmp_path):
 @pytest.fixture
 def virtual_sdk(tmp_path):
     """Opens nvidia-tao-sdk's VirtualEnvSDK over this interpreter's own environment."""
-    module = pytest.importorskip("tao_sdk.platforms.virtualenv", reason="peer: nvidia-tao-sdk is not installed")
+    module = pytest.importorskip("tao_sdk.platforms.virtualenv", reason="peer: nvidia-tao-sdk is missing")
     opened = []
 
     def open_one():

@@ -101,7 +101,7 @@ def test_every_kind_of_dimension_comes_to_the_lowest_place():
 def test_a_strategy_that_has_converged_begins_again_with_twice_the_population():
     line = (Dimension(name="x", kind="float", low=-5.0, high=10.0), PLANE[1])
     how = Simulation(curve=lambda p, s: bowl(p))
-    trials = SimulatedStudy(made(line), how).run(trials=400)
+    trials = SimulatedStudy(made(line), how).run(trials=520)
     populations = {len(numbers) for _, numbers in told(trials) if numbers}
     assert {6, 12} <= populations
     again = made(line).propose(trials[:-1], trials[-1].number)
