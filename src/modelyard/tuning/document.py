@@ -32,7 +32,7 @@ from modelyard.tuning.search import Limits, Reads
 from modelyard.tuning.searcher import Rungs
 from modelyard.tuning.space import Space
 from modelyard.tuning.space_document import read_space
-from modelyard.tuning.trial import Direction, Objective
+from modelyard.tuning.trial import Constraint, Direction, Objective
 from modelyard.tuning.workload import OWN_PLACEHOLDERS, Attempt, CommandWorkload, expanded, identifier
 
 SCHEMA = "modelyard.tune/1"
@@ -60,6 +60,7 @@ class TuneDeclaration:
     options: Mapping[str, Any]
     rungs: Rungs | None
     limits: Limits
+    constraints: tuple[Constraint, ...]
     starts: tuple[Mapping[str, Any], ...]
     # How many other seeds the best and the default are trained with at the end.
     confirm_seeds: int
@@ -79,12 +80,13 @@ def read_tune(path: Path) -> TuneDeclaration:
     section.choice("schema", SCHEMA, [SCHEMA])
     space = read_space(section.section("space")) if section.has("space") else _no_space(section)
     rungs = _rungs(section.section("rungs")) if section.has("rungs") else None
-    objectives, rules, reads = _objectives(section)
+    constraints = _constraints(section)
+    objectives, rules, reads = _objectives(section, [each.metric for each in constraints])
     declaration = TuneDeclaration(
         path=path, name=_name(section, path), space=space, objectives=objectives, rules=rules, reads=reads,
         workload=_workload(section, path.absolute().parent, space, rungs),
         algorithm=section.text("algorithm", "bayesian"), options=dict(section.section("options").rest()),
-        rungs=rungs, limits=_limits(section), starts=_starts(section, space),
+        rungs=rungs, limits=_limits(section), constraints=constraints, starts=_starts(section, space),
         confirm_seeds=section.integer("confirm_seeds", 0, low=0, high=100),
         url=section.optional_text("storage"),
     )  # fmt: skip
@@ -114,7 +116,7 @@ def _no_space(section: Section) -> Space:
     return Space(())
 
 
-def _objectives(section: Section) -> tuple[tuple[Objective, ...], MetricRules, Reads]:
+def _objectives(section: Section, further: Sequence[str]) -> tuple[tuple[Objective, ...], MetricRules, Reads]:
     """The objectives, and how their metrics are read."""
     given = section.raw("metric")
     listed = given if isinstance(given, list) else [given]
@@ -128,7 +130,22 @@ def _objectives(section: Section) -> tuple[tuple[Objective, ...], MetricRules, R
         read.append(_objective(own, rest=len(listed) == 1))
     reading = section.section("read")
     reads = Reads(status=reading.optional_text("status"), events=reading.optional_text("tensorboard"))
-    return tuple(read), _rules(reading, [each.metric for each in read if each.metric]), reads
+    return (
+        tuple(read),
+        _rules(reading, list(dict.fromkeys([*(each.metric for each in read if each.metric), *further]))),
+        reads,
+    )
+
+
+def _constraints(section: Section) -> tuple[Constraint, ...]:
+    constraints = []
+    for own in section.sections("constraints"):
+        least = own.has("at_least")
+        name = "at_least" if least else "at_most"
+        bound = own.number(name, None, above=-float("inf"))
+        constraints.append(Constraint(metric=own.text("metric"), bound=bound, least=least))
+        own.close()
+    return tuple(constraints)
 
 
 def _rules(own: Section, metrics: Sequence[str]) -> MetricRules:

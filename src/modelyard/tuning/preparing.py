@@ -67,12 +67,14 @@ def prepare(
         "algorithm": [declaration.algorithm, decisive],
         "seed": declaration.limits.seed,
     }
+    if declaration.constraints:
+        identity["constraints"] = [[each.metric, each.bound, each.least] for each in declaration.constraints]
     return Search(
         name=declaration.name, run_dir=run_dir, source=str(declaration.path.absolute()),
         space=declaration.space, objectives=declaration.objectives, workload=workload, searcher=searcher,
         rules=declaration.rules, reads=declaration.reads, limits=declaration.limits, rungs=declaration.rungs,
-        starts=declaration.starts, confirm_seeds=declaration.confirm_seeds, url=declaration.url,
-        identity=identity,
+        constraints=declaration.constraints, starts=declaration.starts,
+        confirm_seeds=declaration.confirm_seeds, url=declaration.url, identity=identity,
     )  # fmt: skip
 
 

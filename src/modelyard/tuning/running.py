@@ -24,7 +24,7 @@ from modelyard.tuning.failures import Triage, smaller, triage, with_less
 from modelyard.tuning.result import best_trial
 from modelyard.tuning.search import Hooks, Search
 from modelyard.tuning.study import Study
-from modelyard.tuning.trial import Ended, Proposal, Trial, TrialState
+from modelyard.tuning.trial import Ended, Objective, Proposal, Trial, TrialState
 from modelyard.tuning.watching import Watch
 from modelyard.tuning.workload import METRICS_FILE, Attempt
 
@@ -306,8 +306,21 @@ class RunningTrials:
             values = f"it was measured as {', '.join(map(str, values))}, which is no finite number"
         if isinstance(values, str):
             return Ended(state=TrialState.FAILED, why=values, cause=cause, attributes={"job": job})
-        extra = {} if own.watch is None else own.watch.others()
-        return Ended(state=TrialState.COMPLETE, values=values, attributes={"job": job, "metrics": extra})
+        excess = self._excess(own)
+        if isinstance(excess, str):
+            return Ended(state=TrialState.FAILED, why=excess, cause="metric", attributes={"job": job})
+        kept = {"job": job, "metrics": {} if own.watch is None else own.watch.others()}
+        return Ended(state=TrialState.COMPLETE, values=values, excess=excess, attributes=kept)
+
+    def _excess(self, own: _Open) -> tuple[float, ...] | str:
+        """How far each constraint is exceeded; or why that is not known."""
+        constraints = self._search.constraints
+        if not constraints or own.watch is None:
+            return ()
+        measured = own.watch.values([Objective(metric=c.metric, direction="minimize") for c in constraints])
+        if isinstance(measured, str):
+            return f"a constraint cannot be judged: {measured}"
+        return tuple(c.excess(value) for c, value in zip(constraints, measured, strict=True))
 
     def _close_if_done(self, trials: Sequence[Trial]) -> None:
         objective, best = self._search.objectives[0], best_trial(trials, self._search.objectives[0])

@@ -11,7 +11,7 @@ from modelyard.tuning.metric_files import Places
 from modelyard.tuning.metric_rules import MetricRules
 from modelyard.tuning.searcher import Rungs, Searcher
 from modelyard.tuning.space import Space
-from modelyard.tuning.trial import Objective, Trial
+from modelyard.tuning.trial import Constraint, Objective, Trial
 from modelyard.tuning.workload import METRICS_FILE, Workload
 
 
@@ -68,6 +68,8 @@ class Search:
     reads: Reads = Reads()
     limits: Limits = Limits()
     rungs: Rungs | None = None
+    # Trials that break one are never best.
+    constraints: tuple[Constraint, ...] = ()
     # Configurations to be tried after the default one.
     starts: tuple[Mapping[str, Any], ...] = ()
     # How many other seeds the best and the default are trained with at the end.

@@ -134,6 +134,8 @@ class Study:
         if frozen.state.is_finished():
             return False
         self.note(number, **{"why": ended.why, "cause": ended.cause, **ended.attributes})
+        for index, value in enumerate(ended.excess):  # as `set_constraint` of a trial does
+            self._storage.set_trial_system_attr(frozen._trial_id, f"constraints:{index}", value)
         named = {"FAILED": "FAIL"}.get(ended.state.value, ended.state.value)
         self._study.tell(number, values=ended.values, state=optuna.trial.TrialState[named])
         return True

@@ -64,7 +64,7 @@ def read_tao_files(files: TaoFiles) -> tuple[TuneDeclaration, tuple[str, ...]]:
         path=files.settings, name=files.schema.name.partition(".")[0] or "study", space=space.space,
         objectives=settings.objectives, rules=MetricRules(names=tuple(metrics)),
         reads=Reads(status="."), workload=workload, algorithm=settings.algorithm, options={},
-        rungs=settings.rungs, starts=(), confirm_seeds=0, url=None,
+        rungs=settings.rungs, constraints=(), starts=(), confirm_seeds=0, url=None,
         limits=Limits(trials=settings.recommendations, parallel=settings.parallel, seed=settings.seed),
     )  # fmt: skip
     return declaration, (*settings.notes, *space.notes)

@@ -46,6 +46,20 @@ class Objective:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """A metric that must not go beyond a bound; its last value counts."""
+
+    metric: str
+    bound: float
+    # Whether the metric is to be at least the bound; otherwise at most.
+    least: bool = False
+
+    def excess(self, value: float) -> float:
+        """How far a value is beyond the bound: at most 0 where the constraint holds."""
+        return self.bound - value if self.least else value - self.bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """What a searcher wants tried next."""
 
@@ -94,6 +108,8 @@ class Ended:
     state: TrialState
     # One for each objective where it is COMPLETE.
     values: tuple[float, ...] | None = None
+    # One for each constraint where it is COMPLETE.
+    excess: tuple[float, ...] = ()
     why: str = ""
     cause: str = ""
     # JSON values by name to be kept with it.

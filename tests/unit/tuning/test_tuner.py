@@ -87,6 +87,44 @@ def jobs(yard, name="one"):
     ]  # fmt: skip
 
 
+# -- constraints ---------------------------------------------------------------------------------------
+
+SIZE = "print(json.dumps({'loss': x, 'size_mb': 10 * (1 - x), 'step': 1}))"
+
+
+def test_what_breaks_a_constraint_is_never_best(tune, tmp_path):
+    limits = [{"metric": "size_mb", "at_most": 4}]
+    command = script(tmp_path, SIZE)
+    result = tune(
+        command=command, space=X, metric="loss", constraints=limits, trials=12, algorithm="tpe",
+        start=[{"x": 0.0}],
+    )  # fmt: skip
+    assert states(result) == [COMPLETE] * 12
+    for trial in result.trials:
+        assert trial.excess == pytest.approx((10 * (1 - trial.point["x"]) - 4,))
+    assert result.trials[1].value == 0.0  # the lowest, and too large
+    fits = [trial.value for trial in result.trials if trial.point["x"] >= 0.6]
+    assert result.best.value == min(fits)
+
+
+def test_a_constraint_from_below(tune, tmp_path):
+    result = tune(
+        command=script(tmp_path, SIZE), space=X, metric="loss", trials=1,
+        constraints=[{"metric": "size_mb", "at_least": 6}],
+    )  # fmt: skip
+    assert result.trials[0].excess == pytest.approx((1.0,))
+    assert result.best is None
+
+
+def test_a_constraint_that_nobody_measured_is_a_failure(tune, tmp_path):
+    result = tune(
+        command=script(tmp_path, "print(f'loss: {x}')"), space=X, metric="loss", trials=1,
+        constraints=[{"metric": "size_mb", "at_most": 6}],
+    )  # fmt: skip
+    assert states(result) == [FAILED]
+    assert "size_mb" in result.trials[0].why
+
+
 # -- what is tried -------------------------------------------------------------------------------------
 
 
