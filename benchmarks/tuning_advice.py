@@ -28,12 +28,12 @@ from modelyard.core.errors import TuneError
 from modelyard.core.plugins import load_plugin
 from modelyard.testing.openai_server import fake_server
 from modelyard.testing.simulated_study import SimulatedStudy, Simulation, best_value
-from modelyard.tuning.advice_log import AdviceLog
+from modelyard.tuning.advice.log import AdviceLog
 from modelyard.tuning.dimensions import Point
-from modelyard.tuning.domains import Choices
-from modelyard.tuning.scalars import Range
 from modelyard.tuning.searcher import Host, SearcherSettings
-from modelyard.tuning.space import Parameter, Space
+from modelyard.tuning.spaces.domains import Choices
+from modelyard.tuning.spaces.scalars import Range
+from modelyard.tuning.spaces.space import Parameter, Space
 from tuning_race_cases import MIXED, Axis
 
 _RESAMPLES = 10_000

@@ -15,9 +15,9 @@ from importlib.util import find_spec
 import pytest
 
 from modelyard.testing.made_studies import MadeTrial, make_study
-from modelyard.tuning.domains import Choices
-from modelyard.tuning.scalars import Range
-from modelyard.tuning.space import Condition, Parameter, Space
+from modelyard.tuning.spaces.domains import Choices
+from modelyard.tuning.spaces.scalars import Range
+from modelyard.tuning.spaces.space import Condition, Parameter, Space
 from modelyard.tuning.trial import Objective, TrialState
 from modelyard.tuning.view import study_url, view_study
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.core.files import write_json
-from modelyard.tuning.space import Space
+from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.study import Study
 from modelyard.tuning.trial import Ended, Objective, Proposal, Trial, TrialState
 from modelyard.tuning.view import StudyView, TrialView, study_url

@@ -15,9 +15,9 @@ from modelyard.jobs.backend import Backend
 from modelyard.jobs.plan import Plan
 from modelyard.jobs.progress import Progress, StepProgress, StepStatus
 from modelyard.jobs.step import Step
+from modelyard.tuning.metrics.watching import Watch
 from modelyard.tuning.search import Search
 from modelyard.tuning.trial import Objective, Trial
-from modelyard.tuning.watching import Watch
 from modelyard.tuning.workload import Attempt
 
 _LEVEL = 0.95

@@ -27,11 +27,11 @@ from modelyard.core.processes import interpreter
 from modelyard.core.yaml_documents import read_yaml_document
 from modelyard.jobs.command import check_command
 from modelyard.jobs.step import Resources, is_name
-from modelyard.tuning.metric_rules import STEP_NAMES, MetricRules
+from modelyard.tuning.metrics.rules import STEP_NAMES, MetricRules
 from modelyard.tuning.search import Limits, Reads
 from modelyard.tuning.searcher import Rungs
-from modelyard.tuning.space import Space
-from modelyard.tuning.space_document import read_space
+from modelyard.tuning.spaces.document import read_space
+from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.trial import Constraint, Direction, Objective
 from modelyard.tuning.workload import OWN_PLACEHOLDERS, Attempt, CommandWorkload, expanded, identifier
 

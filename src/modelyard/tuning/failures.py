@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelyard.tuning.space import Space
+from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.trial import Proposal, Trial, TrialState
 
 OUT_OF_MEMORY = "out_of_memory"

@@ -24,7 +24,7 @@ from modelyard.tuning.document import TuneDeclaration
 from modelyard.tuning.search import Limits, Search
 from modelyard.tuning.searcher import Host, Rungs, Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm
-from modelyard.tuning.space import Space
+from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.trial import Objective
 from modelyard.tuning.workload import Attempt
 

@@ -21,11 +21,11 @@ from modelyard.jobs.runner import Runner
 from modelyard.jobs.step import Step
 from modelyard.tuning.drivers import Drivers
 from modelyard.tuning.failures import Triage, smaller, triage, with_less
+from modelyard.tuning.metrics.watching import Watch
 from modelyard.tuning.result import best_trial
 from modelyard.tuning.search import Hooks, Search
 from modelyard.tuning.study import Study
 from modelyard.tuning.trial import Ended, Objective, Proposal, Trial, TrialState
-from modelyard.tuning.watching import Watch
 from modelyard.tuning.workload import METRICS_FILE, Attempt
 
 #: What a trial keeps that was told to end early: the reason, and whether it counts as failed.

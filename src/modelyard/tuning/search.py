@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelyard.tuning.metric_files import Places
-from modelyard.tuning.metric_rules import MetricRules
+from modelyard.tuning.metrics.files import Places
+from modelyard.tuning.metrics.rules import MetricRules
 from modelyard.tuning.searcher import Rungs, Searcher
-from modelyard.tuning.space import Space
+from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.trial import Constraint, Objective, Trial
 from modelyard.tuning.workload import METRICS_FILE, Workload
 

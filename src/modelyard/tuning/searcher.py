@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from modelyard.tuning.dimensions import Dimension, Point
-from modelyard.tuning.space import Space
+from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.trial import Direction, Proposal, Trial
 
 

@@ -14,9 +14,9 @@ from modelyard.jobs.plan import Plan
 from modelyard.runs.directory import create_run
 from modelyard.runs.yard import open_yard
 from modelyard.testing.made_studies import MadeTrial, make_study
-from modelyard.tuning.pictures import KINDS, Kind
-from modelyard.tuning.scalars import Range
-from modelyard.tuning.space import Parameter, Space
+from modelyard.tuning.reporting.pictures import KINDS, Kind
+from modelyard.tuning.spaces.scalars import Range
+from modelyard.tuning.spaces.space import Parameter, Space
 from modelyard.tuning.trial import Objective, TrialState
 
 LOSS = Objective(metric="loss", direction="minimize")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from modelyard.core.errors import DocumentError
 from modelyard.tuning.document import direction_of, read_tune
-from modelyard.tuning.metric_rules import STEP_NAMES
+from modelyard.tuning.metrics.rules import STEP_NAMES
 from modelyard.tuning.searcher import Rungs
 from modelyard.tuning.trial import Objective
 

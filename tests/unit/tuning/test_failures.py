@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from modelyard.core.faults import Faults, Section
 from modelyard.tuning.failures import OUT_OF_MEMORY, RETRY_OF, batch_parameters, triage, with_less
-from modelyard.tuning.space_document import read_space
+from modelyard.tuning.spaces.document import read_space
 from modelyard.tuning.trial import Trial, TrialState
 
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from tests.unit.tuning.tao_bench import SCHEMA, SPECS, make_skill
 
 from modelyard.core.errors import DocumentError
-from modelyard.tuning.automl_request import argument_names
-from modelyard.tuning.tao_calls import trial_call
-from modelyard.tuning.tao_result import comparison
-from modelyard.tuning.tao_settings import Retention, implied_direction, read_tao_settings
-from modelyard.tuning.tao_skill import read_skill
-from modelyard.tuning.tao_specs import (
+from modelyard.tuning.tao.calls import trial_call
+from modelyard.tuning.tao.request import argument_names
+from modelyard.tuning.tao.result import comparison
+from modelyard.tuning.tao.settings import Retention, implied_direction, read_tao_settings
+from modelyard.tuning.tao.skill import read_skill
+from modelyard.tuning.tao.specs import (
     budget_keys,
     flat_keys,
     merged,

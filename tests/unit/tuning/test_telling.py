@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from modelyard.tuning import telling
-from modelyard.tuning.metric_files import RecordReader
-from modelyard.tuning.metrics import LineReader, MetricRules
+from modelyard.tuning.metrics.curves import LineReader, MetricRules
+from modelyard.tuning.metrics.files import RecordReader
 from modelyard.tuning.telling import tell
 
 VARIABLE = "MODELYARD_METRICS"

@@ -10,8 +10,8 @@ import pytest
 from modelyard.core.errors import TuneError
 from modelyard.testing.made_studies import MadeTrial, make_study
 from modelyard.tuning.dimensions import Dimension
-from modelyard.tuning.scalars import Range
-from modelyard.tuning.space import Parameter, Space
+from modelyard.tuning.spaces.scalars import Range
+from modelyard.tuning.spaces.space import Parameter, Space
 from modelyard.tuning.trial import Objective, TrialState
 from modelyard.tuning.view import study_url, view_study
 

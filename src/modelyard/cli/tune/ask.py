@@ -30,8 +30,8 @@ def command(wish: str, out: Path, *, yes: bool, force: bool, **told: object) -> 
     from modelyard.tuning.searchers.llm import check_installed
 
     check_installed()
-    from modelyard.tuning.chat import Chat, read_chat
-    from modelyard.tuning.natural import drafted
+    from modelyard.tuning.advice.chat import Chat, read_chat
+    from modelyard.tuning.advice.natural import drafted
 
     if out.exists() and not force:
         raise click.UsageError(f"{out} is there; give another --out, or --force")

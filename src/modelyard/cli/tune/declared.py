@@ -41,7 +41,7 @@ def tao_options(function: F) -> F:
 def declared(file: Path | None, told: dict[str, Any]) -> TuneDeclaration:
     """The search that was asked for; takes its own options out of `told`, and tells notes."""
     from modelyard.tuning.document import read_tune
-    from modelyard.tuning.tao_document import TaoFiles, read_tao_files
+    from modelyard.tuning.tao.document import TaoFiles, read_tao_files
 
     tao = {name: told.pop(name) for name in _TAO}
     given = [f"--{'command' if name == 'run_command' else name}" for name, value in tao.items() if value]

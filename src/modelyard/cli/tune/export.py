@@ -76,7 +76,7 @@ def command(study: str, out: Path | None, to: str | None, *, options: dict[str, 
 
 
 def _to_file(study: str, out: Path, *, yard_dir: Path, url: str | None, as_json: bool) -> None:
-    from modelyard.tuning.trial_table import write_table
+    from modelyard.tuning.reporting.trial_table import write_table
 
     view = opened(yard_dir, study, url)
     write_table(view, out)

@@ -11,9 +11,9 @@ from modelyard.cli.options import yard_option
 from modelyard.cli.tune.studies import opened, storage_option
 
 if TYPE_CHECKING:
-    from modelyard.tuning.pictures import Kind
+    from modelyard.tuning.reporting.pictures import Kind
 
-#: As `modelyard.tuning.pictures` has them, which is not loaded for a help text.
+#: As `modelyard.tuning.reporting.pictures` has them, which is not loaded for a help text.
 _KINDS = ("history", "curves", "parallel", "importance", "slices", "pareto")
 
 
@@ -31,7 +31,7 @@ _KINDS = ("history", "curves", "parallel", "importance", "slices", "pareto")
 @storage_option
 def command(study: str, kind: Kind, out: Path, yard_dir: Path, url: str | None) -> None:
     """Draw STUDY, a name or its beginning, while it runs or after."""
-    from modelyard.tuning.pictures import check_picture, picture, write_picture
+    from modelyard.tuning.reporting.pictures import check_picture, picture, write_picture
 
     check_picture(out)
     write_picture(picture(opened(yard_dir, study, url), kind), out)

@@ -20,11 +20,11 @@ from modelyard.cli.tune.studies import opened, storage_option
 @json_option
 def command(study: str, out: Path, yard_dir: Path, url: str | None, *, as_json: bool) -> None:
     """Write one HTML page of STUDY, a name or its beginning: what was learnt, pictures, a ranked table."""
-    from modelyard.tuning.pictures import check_picture
+    from modelyard.tuning.reporting.pictures import check_picture
 
     check_picture(out, suffixes=(".html",))
     from modelyard.core.files import write_whole
-    from modelyard.tuning.report import render_report, sentences
+    from modelyard.tuning.reporting.report import render_report, sentences
 
     view = opened(yard_dir, study, url)
     write_whole(out, render_report(view))

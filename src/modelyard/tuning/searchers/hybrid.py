@@ -36,9 +36,9 @@ from modelyard.tuning.searchers.llm import (
 from modelyard.tuning.trial import Proposal, Trial
 
 if TYPE_CHECKING:
-    from modelyard.tuning.advice import OptimiserState
-    from modelyard.tuning.advice_log import Outcome
-    from modelyard.tuning.advising import AdviceOptions, Adviser
+    from modelyard.tuning.advice.advising import AdviceOptions, Adviser
+    from modelyard.tuning.advice.conversation import OptimiserState
+    from modelyard.tuning.advice.log import Outcome
 
 _SHARE = 0.3
 #: How many other draws of the optimiser the model sees.
@@ -104,7 +104,7 @@ class HybridSearcher:
         return drawn < self._options.share
 
     def _state(self, own: Proposal, trials: Sequence[Trial], number: int) -> OptimiserState:
-        from modelyard.tuning.advice import OptimiserState
+        from modelyard.tuning.advice.conversation import OptimiserState
 
         # Drawn for numbers that are yet to come: what they would be if nothing happened until then.
         others = [self._optimiser.propose(trials, number + i) for i in range(1, _OTHERS + 1)]
@@ -114,7 +114,7 @@ class HybridSearcher:
 
 def _read(section: Section) -> tuple[AdviceOptions, HybridOptions]:
     check_installed()
-    from modelyard.tuning.advising import read_advice_options
+    from modelyard.tuning.advice.advising import read_advice_options
 
     own = HybridOptions(
         optimiser=section.choice("optimiser", "tpe", OPTIMISERS),
@@ -133,7 +133,7 @@ def _make(settings: SearcherSettings) -> Searcher:
     faults = Faults(file="options")
     options, own = _read(Section(dict(settings.options), faults=faults))
     faults.raise_if_any()
-    from modelyard.tuning.advising import Adviser
+    from modelyard.tuning.advice.advising import Adviser
 
     return HybridSearcher(settings, Adviser(settings, options), own)
 

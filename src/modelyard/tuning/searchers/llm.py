@@ -20,8 +20,8 @@ from modelyard.tuning.searchers.algorithm import Algorithm, Options
 from modelyard.tuning.trial import Proposal, Trial
 
 if TYPE_CHECKING:
-    from modelyard.tuning.advice_log import Outcome
-    from modelyard.tuning.advising import Advice, AdviceOptions, Adviser
+    from modelyard.tuning.advice.advising import Advice, AdviceOptions, Adviser
+    from modelyard.tuning.advice.log import Outcome
 
 #: The source of trials that a model proposed, and what stands in their notes.
 SOURCE, NOTE = "llm", "advice"
@@ -104,7 +104,7 @@ def as_given(section: Section) -> Options:
 
 def _read(section: Section) -> tuple[AdviceOptions, str]:
     check_installed()
-    from modelyard.tuning.advising import read_advice_options
+    from modelyard.tuning.advice.advising import read_advice_options
 
     return read_advice_options(section), section.choice("fallback", "none", ("none", *OPTIMISERS))
 
@@ -118,7 +118,7 @@ def _make(settings: SearcherSettings) -> Searcher:
     faults = Faults(file="options")
     options, fallback = _read(Section(dict(settings.options), faults=faults))
     faults.raise_if_any()
-    from modelyard.tuning.advising import Adviser
+    from modelyard.tuning.advice.advising import Adviser
 
     other = None if fallback == "none" else optimiser(settings, fallback)
     return LLMSearcher(settings, Adviser(settings, options), other)

@@ -24,11 +24,11 @@ from modelyard.jobs.plan import Plan
 from modelyard.runs.directory import create_run
 from modelyard.runs.yard import open_yard
 from modelyard.testing.made_studies import MadeTrial, make_study
-from modelyard.tuning.domains import Choices
 from modelyard.tuning.exporters import GROUP, exporter_names, make_exporter, trial_key
 from modelyard.tuning.exporters.mlflow import MlflowExporter, allowed_names
-from modelyard.tuning.scalars import Range
-from modelyard.tuning.space import Parameter, Space
+from modelyard.tuning.spaces.domains import Choices
+from modelyard.tuning.spaces.scalars import Range
+from modelyard.tuning.spaces.space import Parameter, Space
 from modelyard.tuning.study import Study
 from modelyard.tuning.trial import Ended, Objective, TrialState
 from modelyard.tuning.view import study_url, view_study

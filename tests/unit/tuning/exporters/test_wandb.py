@@ -28,11 +28,11 @@ from modelyard.jobs.plan import Plan
 from modelyard.runs.directory import create_run
 from modelyard.runs.yard import open_yard
 from modelyard.testing.made_studies import MadeTrial, make_study
-from modelyard.tuning.domains import Choices
 from modelyard.tuning.exporters import make_exporter, trial_key
 from modelyard.tuning.exporters.wandb import WandbExporter
-from modelyard.tuning.scalars import Range
-from modelyard.tuning.space import Parameter, Space
+from modelyard.tuning.spaces.domains import Choices
+from modelyard.tuning.spaces.scalars import Range
+from modelyard.tuning.spaces.space import Parameter, Space
 from modelyard.tuning.study import Study
 from modelyard.tuning.trial import Ended, Objective, TrialState
 from modelyard.tuning.view import study_url, view_study

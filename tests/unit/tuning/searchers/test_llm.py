@@ -14,12 +14,12 @@ from modelyard.core.errors import DocumentError, TuneError
 from modelyard.core.faults import Faults, Section
 from modelyard.runs.execution import Outcome
 from modelyard.testing.openai_server import fake_server
-from modelyard.tuning.advice_log import AdviceLog
+from modelyard.tuning.advice.log import AdviceLog
 from modelyard.tuning.document import read_tune
 from modelyard.tuning.preparing import prepare
 from modelyard.tuning.searcher import Host, SearcherSettings
 from modelyard.tuning.searchers.llm import LLM
-from modelyard.tuning.space_document import read_space
+from modelyard.tuning.spaces.document import read_space
 from modelyard.tuning.trial import Trial, TrialState
 from modelyard.tuning.tuner import Tuner
 

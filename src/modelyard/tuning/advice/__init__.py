@@ -1,0 +1,1 @@
+"""Advice: what a language model says about the next trial."""

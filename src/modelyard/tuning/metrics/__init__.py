@@ -1,0 +1,1 @@
+"""Metrics: what a training job reports, read as it comes."""

@@ -1,0 +1,1 @@
+"""Reporting: what a study teaches, drawn and told."""

@@ -1,0 +1,1 @@
+"""Spaces: what may be tried, and the plain form in which a file declares it."""

@@ -1,0 +1,1 @@
+"""TAO AutoML: its files, its runner's interface, over our tuner."""
