@@ -59,9 +59,13 @@ def trial_line(trial: Trial, assignments: Mapping[str, Any], *, best: bool = Fal
 
 def gain_lines(view: StudyView) -> list[str]:
     """What the search gained over the default configuration, as far as it is known."""
-    best, default = view.best, view.default
-    if best is None or default is None or best.trial.value is None or default.trial.value is None:
+    from modelyard.tuning.reporting.insights import default_like_best
+
+    best, default = view.best, default_like_best(view)
+    if best is None or best.trial.value is None:
         return []
+    if default is None or default.trial.value is None:
+        return ["the default configuration has no value with the budget of the best"]
     if best.trial.number == default.trial.number:
         return ["the default configuration is the best so far"]
     lines = [f"default: {default.trial.value:.6g}, best: {best.trial.value:.6g} in the search itself"]
