@@ -94,7 +94,7 @@ def optimiser(settings: SearcherSettings, name: str) -> Searcher:
 def check_installed() -> None:
     """Raises `TuneError` where nothing can be asked."""
     if find_spec("httpx2") is None:
-        raise TuneError("asking a model needs httpx2; pip install 'modelyard[evaluate]'")
+        raise TuneError("asking a model needs httpx2; pip install 'modelyard[llm]'")
 
 
 def as_given(section: Section) -> Options:
