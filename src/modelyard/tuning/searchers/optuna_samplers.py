@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import optuna
@@ -22,7 +21,6 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, create_trial
 
-from modelyard.core.errors import TuneError
 from modelyard.core.faults import Section
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
@@ -33,7 +31,7 @@ from modelyard.tuning.trial import Proposal, Trial, TrialState
 #: A Gaussian process looks at no more trials than these: its cost grows with their cube.
 _MOST_COMPLETE, _MOST_PENDING = 200, 32
 #: Points of a Sobol sequence before a Gaussian process is asked, the default configuration among them.
-_START = 5
+START = 5
 _SHOWN = {
     TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
     TrialState.PRUNED: optuna.trial.TrialState.PRUNED,
@@ -128,7 +126,7 @@ class OptunaSearcher:
 class GaussianSearcher(OptunaSearcher):
     """Optuna's Gaussian process after a few points of a Sobol sequence."""
 
-    def __init__(self, settings: SearcherSettings, *, name: str, start: int = _START) -> None:
+    def __init__(self, settings: SearcherSettings, *, name: str, start: int = START) -> None:
         super().__init__(settings, _gaussian, name=name)
         self._start = start
 
@@ -205,28 +203,10 @@ def _tpe(settings: SearcherSettings) -> Searcher:
     return OptunaSearcher(settings, sampler, name="tpe", joint=len(settings.directions) == 1)
 
 
-def _bayesian(settings: SearcherSettings) -> Searcher:
-    options = dict(settings.options)
-    engine = str(options.get("engine", "auto"))
-    if engine == "botorch" or (engine == "auto" and find_spec("botorch") is not None):
-        from modelyard.tuning.searchers.botorch import BoTorchSearcher
-
-        return BoTorchSearcher(settings, name="bayesian")
-    if find_spec("torch") is None:
-        raise TuneError("bayesian: torch is not installed; install modelyard[bo], or use tpe")
-    return GaussianSearcher(settings, name="bayesian", start=int(str(options.get("start", _START))))
-
-
 def start_option(default: int) -> Callable[[Section], Options]:
     """Reads `start`: how many trials are to be complete before a model is asked."""
     return lambda section: (("start", section.integer("start", default, low=1)),)
 
 
-def _bayesian_options(section: Section) -> Options:
-    engine = section.choice("engine", "auto", ("auto", "botorch", "optuna"))
-    return (("engine", engine), *start_option(_START)(section))
-
-
 RANDOM = Algorithm(name="random", make=_random, several=True)
 TPE = Algorithm(name="tpe", make=_tpe, options=start_option(10), several=True)
-BAYESIAN = Algorithm(name="bayesian", make=_bayesian, options=_bayesian_options)

@@ -13,8 +13,8 @@ from modelyard.testing.searcher_contract import PLANE, bowl
 from modelyard.testing.simulated_study import SimulatedStudy, Simulation, best_value
 from modelyard.tuning.dimensions import Dimension
 from modelyard.tuning.searcher import SearcherSettings
+from modelyard.tuning.searchers.bayesian import BAYESIAN
 from modelyard.tuning.searchers.botorch import BOTORCH
-from modelyard.tuning.searchers.optuna_samplers import BAYESIAN
 from modelyard.tuning.trial import Trial, TrialState
 
 pytestmark = pytest.mark.skipif(find_spec("botorch") is None, reason="the extra bo is not installed")

@@ -13,9 +13,9 @@ from modelyard.core.faults import Faults, Section
 from modelyard.testing.searcher_contract import MIXED, PLANE, bowl
 from modelyard.testing.simulated_study import SimulatedStudy, Simulation
 from modelyard.tuning.searcher import SearcherSettings
+from modelyard.tuning.searchers.bayesian import BAYESIAN
 from modelyard.tuning.searchers.evolution import CMAES
 from modelyard.tuning.searchers.optuna_samplers import (
-    BAYESIAN,
     RANDOM,
     TPE,
     GaussianSearcher,
