@@ -17,7 +17,10 @@ def _trial(tmp_path: Path, program: str, **options: object) -> Trial:
 
 
 def test_a_program_that_survives(tmp_path: Path) -> None:
-    program = "import time, json; time.sleep(0.4); open('state.json', 'w').write('{}')"
+    program = (
+        "import os, time; time.sleep(0.4); open('.state.json', 'w').write('{}'); "
+        "os.replace('.state.json', 'state.json')"
+    )
     survival = survive(_trial(tmp_path, program), Kill(after_s=0.1))
     assert survival.statuses == [-9, 0]
     assert survival.done and survival.killed == 1 and not survival.left_alive and not survival.broken_json
