@@ -12,7 +12,7 @@ test: .venv/dev.stamp  ## every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 quick: .venv/dev.stamp  ## the tests that take less than ten seconds each
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
 
 check: .venv/dev.stamp  ## the static gate
 	$(BIN)/ruff format --check .

@@ -18,7 +18,6 @@ import json
 import math
 import random
 import statistics
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,9 @@ from modelyard.tuning.searcher import Rungs, Searcher, SearcherSettings
 from modelyard.tuning.trial import Proposal, Trial, TrialState
 from tuning_fidelity_cases import CASES, Case
 from tuning_fidelity_peers import PEERS
+from tuning_race import peer
+
+_PEERS = "tuning_fidelity_peers.py"
 
 FLOOR = 1e-9  # a regret below this counts as this
 #: These train a whole population at once, the others one trial after another; `pbt-4` trains four at once.
@@ -103,19 +105,6 @@ def ours(name: str, case: Case, seed: int) -> dict[str, Any]:
     return {"best": study.run(), "peer": f"modelyard {modelyard.__version__}"}
 
 
-def peer(name: str, case: Case, seed: int, python: str) -> dict[str, Any]:
-    """One run of a peer, in a process of its own."""
-    script = Path(__file__).with_name("tuning_fidelity_peers.py")
-    ran = subprocess.run(
-        [python, str(script), name, case.name, str(seed)], capture_output=True, text=True, check=False
-    )
-    lines = [line for line in ran.stdout.splitlines() if line.startswith("RESULT ")]
-    if not lines:
-        raise SystemExit(f"{name} on {case.name}: {ran.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-    return found
-
-
 def interval(mine: list[float], other: list[float]) -> tuple[float, float, float]:
     """The median of the paired differences of logarithms, and its 95 % interval by the bootstrap."""
     apart = [
@@ -149,7 +138,7 @@ def main() -> None:
         found: dict[str, list[float]] = {}
         for name in asked.algorithms.split(","):
             ran = [
-                peer(name, case, seed, pythons.get(name, sys.executable))
+                peer(name, case.name, seed, pythons.get(name, sys.executable), script=_PEERS)
                 if name in PEERS
                 else ours(name, case, seed)
                 for seed in range(asked.seeds)

@@ -79,15 +79,15 @@ def ours(name: str, case: Case, seed: int) -> dict[str, Any]:
     }
 
 
-def peer(name: str, case: Case, seed: int, python: str) -> dict[str, Any]:
+def peer(
+    name: str, case: str, seed: int, python: str, *, script: str = "tuning_race_peers.py"
+) -> dict[str, Any]:
     """One run of a peer, in a process of its own."""
-    script = Path(__file__).with_name("tuning_race_peers.py")
-    ran = subprocess.run(
-        [python, str(script), name, case.name, str(seed)], capture_output=True, text=True, check=False
-    )
+    argv = [python, str(Path(__file__).with_name(script)), name, case, str(seed)]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=False)
     lines = [line for line in ran.stdout.splitlines() if line.startswith("RESULT ")]
     if not lines:
-        raise SystemExit(f"{name} on {case.name}: {ran.stderr[-2000:]}")
+        raise SystemExit(f"{name} on {case}: {ran.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
     return found
 
@@ -129,7 +129,7 @@ class Runs:
         """One run, made unless it is there."""
         key = (case.name, name, seed)
         if key not in self._known:
-            run = peer(name, case, seed, python) if name in PEERS else ours(name, case, seed)
+            run = peer(name, case.name, seed, python) if name in PEERS else ours(name, case, seed)
             self._known[key] = run
             if self._path is not None:
                 with self._path.open("a") as file:

@@ -29,7 +29,7 @@ from modelyard.tuning.tao.settings import ALGORITHMS
 @pytest.fixture
 def bench(tmp_path):
     if has_entrypoints():
-        pytest.skip("the commands that nvidia-tao-sdk makes install packages first")
+        pytest.skip("peer: with nvidia-tao-sdk installed, commands are its own and install packages first")
     return Bench(tmp_path)
 
 
@@ -387,8 +387,7 @@ def test_a_folder_that_is_no_skill_is_told_at_once(tmp_path):
 
 def test_an_algorithm_that_is_not_there_is_told(bench):
     missing = sorted(set(ALGORITHMS) - set(plugin_names("modelyard.tuners")))
-    if not missing:
-        pytest.skip("every algorithm is there")
+    assert missing == ["autoresearch", "bfbo"]  # known by name, not written; docs/log.md says so
     with pytest.raises(PluginError, match=missing[0]):
         bench.run(settings={"algorithm": missing[0]})
     assert not bench.workspace.exists()
