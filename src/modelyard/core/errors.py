@@ -19,6 +19,10 @@
     ├── EngineError           a model that cannot be asked at all: no access, no such model, nothing there
     ├── EvaluationError       an evaluation that cannot be planned or carried out
     ├── TuneError             a study that cannot be opened, searched or read
+    ├── SignatureError        a key that cannot be used, a record whose signature is not right
+    ├── EvidenceError         a comparison or certificate that cannot be made, read or believed
+    ├── RegistryError         a version, alias or approval that cannot be changed as asked
+    ├── GovernanceError       a governed run that may not do what was asked of it
     ├── RoutingError          answers, profiles or a router that cannot be used
     └── PolicyError           an ensemble policy that cannot be built, read or executed
 
@@ -130,6 +134,22 @@ class EvaluationError(ModelyardError):
 
 class TuneError(ModelyardError):
     """A study that cannot be opened, searched or read."""
+
+
+class SignatureError(ModelyardError):
+    """A key that cannot be used, or a record whose signature is not right."""
+
+
+class EvidenceError(ModelyardError):
+    """A comparison or certificate that cannot be made, read or believed."""
+
+
+class RegistryError(ModelyardError):
+    """A version, alias or approval that cannot be changed as asked."""
+
+
+class GovernanceError(ModelyardError):
+    """A governed run that may not do what was asked of it."""
 
 
 class RoutingError(ModelyardError):

@@ -30,12 +30,50 @@ EVALUATE_NAMES = (
     "evaluate.before_record",
 )
 
+#: The failpoints of a certification; an evaluation's first three are passed too.
+CERTIFY_NAMES = (
+    "certify.after_opened",
+    "certify.after_block",
+    "certify.before_files",
+    "certify.before_report",
+    "certify.before_issued",
+)
+
 #: The failpoints of a tuner; a run's are passed too.
 TUNE_NAMES = (
     "tuner.after_ask",
     "tuner.after_stopping",
     "tuner.before_tell",
     "tuner.after_tell",
+)
+
+#: The failpoints of registering, approving and moving an alias.
+REGISTRY_NAMES = (
+    "registry.after_evidence",
+    "registry.after_registered",
+    "registry.before_version_commit",
+    "registry.after_approved",
+    "registry.after_intent",
+    "registry.before_commit",
+    "registry.after_commit",
+    "registry.after_moved",
+)
+
+#: The failpoints of a governed run; those of its training's run and of its certificate are passed too.
+GOVERNED_NAMES = (
+    "governed.after_requested",
+    "governed.after_routed",
+    "governed.after_planned",
+    "governed.after_submit_intent",
+    "governed.after_intent",
+    "governed.after_submitted",
+    "governed.after_running",
+    "governed.after_training",
+    "governed.after_artifacts_ready",
+    "governed.after_paired_eval",
+    "governed.before_proof",
+    "governed.after_proof",
+    "governed.after_pass",
 )
 
 #: The failpoints that a run passes, so that its kill campaign can visit them all.

@@ -58,6 +58,18 @@ def is_alive(name: str) -> bool:
     return pid.isdigit() and identity(int(pid)) == name
 
 
+def is_stopped(name: str) -> bool:
+    """Whether the process with this full name lives and is stopped (SIGSTOP, a debugger); Linux only."""
+    pid = name.partition(":")[0]
+    if not pid.isdigit() or not is_alive(name):
+        return False
+    try:
+        fields = (_PROC / pid / "stat").read_bytes().rpartition(b") ")[2].split()
+    except OSError:
+        return False
+    return fields[0] in (b"T", b"t")
+
+
 def marked(mark: str) -> list[int]:
     """Living processes of this user whose environment holds `mark` (NAME=value); Linux only."""
     wanted = b"\0" + mark.encode() + b"\0"

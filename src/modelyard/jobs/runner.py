@@ -17,6 +17,7 @@ from modelyard.core.digests import Fingerprints
 from modelyard.core.errors import BackendUnreachable, SubmitError
 from modelyard.core.failpoints import failpoint
 from modelyard.core.journal import Draft, Journal
+from modelyard.core.redaction import scrubbed
 from modelyard.jobs.backend import Backend
 from modelyard.jobs.job import Job, JobState, Report, job_key, report_record
 from modelyard.jobs.plan import Plan
@@ -52,6 +53,8 @@ class RunnerOptions:
     again: bool = True
     # Asked at least twice a second whether to stop the jobs and leave a resumable run.
     stop: Callable[[], str] = lambda: ""
+    # Values of secrets: a command may print them, what is told of its end may not hold them.
+    hidden: Sequence[str] = ()
     # Longest sleep between two looks.
     tick_s: float = 0.5
 
@@ -236,7 +239,7 @@ class Runner:
     def _told(self, job: Job, report: Report) -> str:
         """The detail of a failure with the line of the log that tells most."""
         lines = self._backend.explain(job.native_id, report).lines
-        telling = lines[-1][:_TELLING_CHARS] if lines else ""
+        telling = scrubbed(lines[-1], self._options.hidden)[:_TELLING_CHARS] if lines else ""
         return report.detail if not telling or telling in report.detail else f"{report.detail}: {telling}"
 
     def _verdict(self, item: StepProgress, report: Report) -> StepStatus:

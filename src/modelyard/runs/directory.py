@@ -27,7 +27,7 @@ from modelyard.core.errors import RunBusy, RunMismatch, RunNotFound
 from modelyard.core.files import read_json, write_json
 from modelyard.core.journal import Draft
 from modelyard.core.locks import held
-from modelyard.core.processes import identity, is_alive
+from modelyard.core.processes import boot_id, identity, is_alive
 from modelyard.jobs.plan import Plan, plan_from, plan_record
 from modelyard.runs.yard import Yard
 
@@ -123,17 +123,24 @@ def drive(directory: RunDirectory) -> Iterator[Lease]:
     Raises:
         RunBusy: Another process drives it.
     """
+    with drive_folder(directory.path, directory.record.run) as lease:
+        directory.cancel_path.unlink(missing_ok=True)
+        yield lease
+
+
+@contextmanager
+def drive_folder(path: Path, name: str) -> Iterator[Lease]:
+    """Hold the lock and the lease of a folder that exists; raises `RunBusy` as `drive`."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(directory.path / "lock"))
+            stack.enter_context(held(path / "lock"))
         except BlockingIOError as error:
-            holder = read_lease(directory.path).get("holder", "unknown")
+            holder = read_lease(path).get("holder", "unknown")
             raise RunBusy(
-                f"{directory.record.run}: process {holder.partition(':')[0]} drives this run; "
+                f"{name}: process {holder.partition(':')[0]} drives this run; "
                 "follow it with `modelyard status --follow`, or stop it with `modelyard cancel`"
             ) from error
-        directory.cancel_path.unlink(missing_ok=True)
-        lease = Lease(directory.path / "lease.json")
+        lease = Lease(path / "lease.json")
         lease.renew()
         stack.callback(lease.end)
         yield lease
@@ -146,6 +153,7 @@ class Lease:
         self._path = path
         self._holder = identity(os.getpid())
         self._renewed = float("-inf")
+        self._beat = 0
 
     def renew(self) -> None:
         """Write the lease anew when a third of it has gone by."""
@@ -160,7 +168,16 @@ class Lease:
         self._write(utc_now())
 
     def _write(self, expires: datetime) -> None:
-        record = {"holder": self._holder, "host": socket.gethostname(), "expires_at": stamp(expires)}
+        self._beat += 1
+        record = {
+            "holder": self._holder,
+            "host": socket.gethostname(),
+            "boot": boot_id(),
+            # of the monotonic clock, which readers of the same boot share
+            "monotonic_s": time.monotonic(),
+            "beat": self._beat,
+            "expires_at": stamp(expires),
+        }
         write_json(self._path, record, durable=False)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from modelyard.core.journal import Draft
 from modelyard.core.plugins import load_plugin
+from modelyard.core.redaction import secret_values
 from modelyard.core.signals import caught_signals
 from modelyard.jobs.backend import Backend, BackendSettings
 from modelyard.jobs.plan import Plan
@@ -89,6 +90,7 @@ def execute(
                 observe=lambda item: _tell(options.observers, item),
                 settled=options.settled,
                 stop=asked,
+                hidden=hidden_values(plan, options.environment),
             ),
         )
         progress = runner.run()
@@ -99,6 +101,11 @@ def execute(
         }
         yard.journal.append([Draft(kind="run.ended", run=record.run, data=data)])
     return outcome, progress
+
+
+def hidden_values(plan: Plan, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The secrets that a plan's commands may see."""
+    return secret_values(environment, {name for step in plan.steps for name in step.secrets})
 
 
 def judge(progress: Progress, *, stopped: bool, continued: bool) -> Outcome:
