@@ -7,7 +7,7 @@ submitted twice and nothing billed is lost.
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from modelyard.core.digests import digest_json, digest_path
 from modelyard.core.errors import GovernanceError
 from modelyard.core.failpoints import failpoint
 from modelyard.core.files import read_json, write_json
-from modelyard.jobs.job import JobState, Report
+from modelyard.jobs.job import JobState
 from modelyard.jobs.plan import Plan
 from modelyard.jobs.progress import StepProgress, StepStatus
 from modelyard.lifecycle.governed.around import Around, Proof
@@ -93,6 +93,9 @@ class GovernedRun:
             write_json(path, asked)
             return
         before = read_json(path)
+        if iteration > 1:  # what a repair changed is the run's, whoever takes it up
+            changed = {"training_delta": before["training_delta"], "repair_reason": before["repair_reason"]}
+            self._request, asked = replace(self._request, **changed), {**asked, **changed}
         differing = [key for key in asked if key != "live" and before.get(key) != asked[key]]
         if differing:
             key = differing[0]
@@ -188,6 +191,7 @@ class GovernedRun:
     def _train(self, training: Training, plan: Plan, lease: Lease) -> None:
         run, step = training_run(self._request.run_id, training.iteration), plan.steps[0]
         if self._record.now.state not in ("submit_intent", "submitted", "running"):
+            self._refuse_changed(training)
             manifest = self._places.iteration(training.iteration) / "manifest.json"
             self._record.move("submit_intent", evidence=[digest_path(manifest)])
         failpoint("governed.after_intent")
@@ -212,6 +216,21 @@ class GovernedRun:
         _, progress = execute(self._yard, directory, plan, options)
         failpoint("governed.after_training")
         self._settle(progress[STEP], training)
+
+    def _refuse_changed(self, training: Training) -> None:
+        """That what the manifest names by digest is still what it was."""
+        pinned = read_json(self._places.iteration(training.iteration) / "manifest.json")["digests"]
+        folder = self._governance.folder
+        now = {str(folder / name): (digest, folder / name) for name, digest in pinned["data"].items()}
+        if training.start.digest is not None:
+            now[training.start.base] = (training.start.digest, Path(training.start.base))
+        for name, (digest, path) in now.items():
+            found = digest_path(path) if path.exists() else "nothing"
+            if found != digest:
+                raise GovernanceError(
+                    f"{self._request.run_id}: {name} was {digest} when the run was planned and is {found} "
+                    "now; restore it, or begin a run of another id"
+                )
 
     def _execution(self) -> ExecutionOptions:
         return ExecutionOptions(environment=self._around.environment, slots=self._around.slots)
@@ -308,14 +327,6 @@ def reported_share(path: Path) -> float | None:
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
     return min(1.0, max(0.0, share))
-
-
-def seconds_of(report: Report) -> float:
-    """How long a job took; 0 where it has not ended."""
-    if report.started_at is None or report.finished_at is None:
-        return 0.0
-    begun, ended = (datetime.fromisoformat(each) for each in (report.started_at, report.finished_at))
-    return max(0.0, (ended - begun).total_seconds())
 
 
 def _judged(proof: Proof, *, repairable: bool) -> dict[str, Any]:

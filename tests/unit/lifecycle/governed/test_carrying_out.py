@@ -145,10 +145,10 @@ def test_a_training_that_fails_is_failed_and_waits_for_no_evaluation(
 
 
 def test_a_failed_training_may_be_started_again_once_it_is_mended(world: World) -> None:
-    (world.folder / "data.jsonl").rename(world.folder / "kept")
-    (world.folder / "data.jsonl").write_bytes(b"\xff")
+    script = (world.folder / "train.py").read_text()
+    (world.folder / "train.py").write_text("raise SystemExit(3)")
     assert world.run()["status"] == "failed"
-    (world.folder / "kept").rename(world.folder / "data.jsonl")
+    (world.folder / "train.py").write_text(script)
     assert world.run()["status"] == "artifacts_ready"
     assert states(world)[-5:] == ["failed", "submit_intent", "submitted", "running", "artifacts_ready"]
 
