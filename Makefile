@@ -9,7 +9,7 @@ demo: .venv/demo.stamp  ## the main job on real input: train, predict, ensemble,
 	$(BIN)/modelyard up build/demo/yard.yaml --yard build/demo/.modelyard
 
 test: .venv/dev.stamp  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: .venv/dev.stamp  ## the tests that take less than ten seconds each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow"
@@ -27,12 +27,19 @@ bench: .venv/dev.stamp  ## the measurements of docs/benchmarks.md
 	$(BIN)/python benchmarks/ensemble.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/tuning_race.py --algorithms random,tpe,cmaes,bayesian,optuna-tpe,optuna-gp
 	$(BIN)/python benchmarks/tuning_jobs.py
+	$(BIN)/python benchmarks/tuning_stopping_curves.py
+	$(BIN)/python benchmarks/journal.py
+	$(BIN)/python benchmarks/evidence_statistics.py
 
 soak: .venv/dev.stamp  ## the long kill campaigns
 	$(BIN)/python -m modelyard.testing.train_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.merge_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.evaluate_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.tune_campaign --kills 100
+	$(BIN)/python -m modelyard.testing.certify_campaign --kills 50
+	$(BIN)/python -m modelyard.testing.certify_campaign --kills 20 --sequential
+	$(BIN)/python -m modelyard.testing.promotion_campaign --kills 100
+	$(BIN)/python -m modelyard.testing.governed_campaign --kills 100
 
 docs: .venv/dev.stamp  ## docs/reference.md from --help
 	$(BIN)/python -m tests.docs.reference > docs/reference.md

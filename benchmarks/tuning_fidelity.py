@@ -35,6 +35,7 @@ from tuning_race import peer
 _PEERS = "tuning_fidelity_peers.py"
 
 FLOOR = 1e-9  # a regret below this counts as this
+LOST = 1e9  # the regret of a run without a finite result: it loses to every run that has one
 #: These train a whole population at once, the others one trial after another; `pbt-4` trains four at once.
 TOGETHER = {"pbt": 10}
 
@@ -107,13 +108,14 @@ def ours(name: str, case: Case, seed: int) -> dict[str, Any]:
 
 def interval(mine: list[float], other: list[float]) -> tuple[float, float, float]:
     """The median of the paired differences of logarithms, and its 95 % interval by the bootstrap."""
-    apart = [
-        math.log10(max(a, FLOOR)) - math.log10(max(b, FLOOR)) if math.isfinite(a + b) else 0.0
-        for a, b in zip(mine, other, strict=True)
-    ]
+    apart = [_logarithm(a) - _logarithm(b) for a, b in zip(mine, other, strict=True)]
     rng = random.Random(0)
     again = sorted(statistics.median(rng.choices(apart, k=len(apart))) for _ in range(2000))
     return statistics.median(apart), again[50], again[1949]
+
+
+def _logarithm(regret: float) -> float:
+    return math.log10(max(regret, FLOOR) if math.isfinite(regret) else LOST)
 
 
 def read_arguments() -> argparse.Namespace:

@@ -2,10 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/tuning_fronts.py [--trials 200] [--seeds 10]
         [--algorithms random,tpe,nsga2,optuna-nsga2,pymoo-nsga2] [--python pymoo-nsga2=PATH] [--json out.json]
+    OMP_NUM_THREADS=1 python benchmarks/tuning_fronts.py --trials 40 --seeds 5 \\
+        --algorithms bayesian,bayesian-optuna,optuna-gp,optuna-botorch,nsga2,tpe --python optuna-botorch=PATH
 
 The problem is the first of Zitzler, Deb and Thiele (2000) in six variables. The dominated area lies below the
 corner (1.1, 7), of which the front dominates 7.367. `optuna-nsga2` is Optuna's sampler through its own study
-with the same population and crossover; pymoo runs in the interpreter that `--python` names.
+with the same population and crossover; pymoo and Optuna's integration of BoTorch run in the interpreters that
+`--python` names. `bayesian-optuna` is `bayesian` without BoTorch, and `optuna-gp` the sampler behind it by
+Optuna's own study. CPU seconds are those of a run divided by its trials.
 """
 
 from __future__ import annotations
@@ -15,10 +19,15 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 VARIABLES, CORNER, POPULATION = 6, (1.1, 7.0), 20
+OPTIONS = {"bayesian": (("engine", "botorch"),), "bayesian-optuna": (("engine", "optuna"),)}
 
 
 def zdt1(x: list[float]) -> tuple[float, float]:
@@ -46,7 +55,8 @@ def ours(name: str, seed: int, trials: int) -> float:
 
     axes = tuple(Dimension(name=f"x{i}", kind="float", low=0.0, high=1.0) for i in range(VARIABLES))
     settings = SearcherSettings(dimensions=axes, directions=("minimize", "minimize"), seed=seed)
-    searcher, made = load_plugin("modelyard.tuners", name)(settings), []
+    settings = replace(settings, options=OPTIONS.get(name, ()))
+    searcher, made = load_plugin("modelyard.tuners", name.removesuffix("-optuna"))(settings), []
     for number in range(trials):
         asked = searcher.propose(made, number)
         values = zdt1([asked.point[axis.name] for axis in axes])
@@ -60,13 +70,36 @@ def ours(name: str, seed: int, trials: int) -> float:
 
 
 def optuna_nsga2(seed: int, trials: int) -> float:
-    """Optuna's sampler with Optuna's study."""
+    """Optuna's NSGA-II."""
     import optuna
     from optuna.samplers.nsgaii import SBXCrossover
 
     warnings.simplefilter("ignore")
+    return _optuna(
+        optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION, crossover=SBXCrossover()), trials
+    )
+
+
+def optuna_gp(seed: int, trials: int) -> float:
+    """Optuna's Gaussian process with its defaults: ten random trials first."""
+    import optuna
+
+    warnings.simplefilter("ignore")
+    return _optuna(optuna.samplers.GPSampler(seed=seed), trials)
+
+
+def optuna_botorch(seed: int, trials: int) -> float:
+    """BoTorch by Optuna's integration with its defaults: ten random trials first, then qEHVI."""
+    warnings.simplefilter("ignore")
+    from optuna_integration import BoTorchSampler
+
+    return _optuna(BoTorchSampler(seed=seed), trials)
+
+
+def _optuna(sampler: Any, trials: int) -> float:
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION, crossover=SBXCrossover())
     study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
     study.optimize(
         lambda trial: zdt1([trial.suggest_float(f"x{i}", 0, 1) for i in range(VARIABLES)]), n_trials=trials
@@ -93,13 +126,23 @@ def pymoo_nsga2(seed: int, trials: int) -> float:
     return dominated(values[:trials])
 
 
-PEERS = {"optuna-nsga2": optuna_nsga2, "pymoo-nsga2": pymoo_nsga2}
+PEERS = {
+    "optuna-nsga2": optuna_nsga2, "optuna-gp": optuna_gp, "optuna-botorch": optuna_botorch,
+    "pymoo-nsga2": pymoo_nsga2,
+}  # fmt: skip
 
 
-def elsewhere(name: str, seed: int, trials: int, python: str) -> float:
-    """A peer in a process of its own."""
+def elsewhere(name: str, seed: int, trials: int, python: str) -> tuple[float, float]:
+    """The area and the CPU seconds of a peer in a process of its own."""
     command = [python, __file__, "--one", name, "--first", str(seed), "--trials", str(trials)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(told[-2]), float(told[-1])
+
+
+def timed(run: Callable[..., float], *given: Any) -> tuple[float, float]:
+    """The area and the CPU seconds of a run."""
+    begun = time.process_time()
+    return run(*given), time.process_time() - begun
 
 
 def main() -> None:
@@ -114,19 +157,22 @@ def main() -> None:
     parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        print(PEERS[asked.one](asked.first, asked.trials))
+        print(*timed(PEERS[asked.one], asked.first, asked.trials))
         return
     pythons = dict(pair.split("=", 1) for pair in asked.python.split(",") if pair)
     rows = []
     for name in asked.algorithms.split(","):
-        areas = [
+        runs = [
             elsewhere(name, seed, asked.trials, pythons.get(name, sys.executable))
             if name in PEERS
-            else ours(name, seed, asked.trials)
+            else timed(ours, name, seed, asked.trials)
             for seed in range(asked.seeds)
         ]
-        rows.append({"algorithm": name, "areas": areas, "median": statistics.median(areas)})
-        print(f"{name:14} {rows[-1]['median']:.3f}  [{min(areas):.3f}, {max(areas):.3f}]", flush=True)
+        areas = [area for area, _ in runs]
+        cpu_s = statistics.median(spent for _, spent in runs) / asked.trials
+        rows.append({"algorithm": name, "areas": areas, "median": statistics.median(areas), "cpu_s": cpu_s})
+        reach = f"[{min(areas):.3f}, {max(areas):.3f}]"
+        print(f"{name:15} {rows[-1]['median']:.3f}  {reach}  {cpu_s:.3f} CPU s a trial", flush=True)
     if asked.json:
         asked.json.write_text(json.dumps({"trials": asked.trials, "rows": rows}, indent=1) + "\n")
 

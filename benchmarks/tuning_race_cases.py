@@ -1,6 +1,6 @@
-"""The functions of the race of optimisers, with their lowest values. Standard library alone.
+"""The cases of the race of optimisers: functions, and spaces of trainings. Standard library alone.
 
-Peers run in interpreters of their own, so nothing here knows modelyard.
+Peers run in interpreters of their own, so nothing here knows modelyard, and what is trained stands elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class Axis:
     high: float = 0.0
     log: bool = False
     choices: tuple[str, ...] = ()
+    # It counts only while each of these others counts and has one of the values.
+    when: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +31,23 @@ class Case:
 
     name: str
     axes: tuple[Axis, ...]
-    function: Callable[[Mapping[str, Any]], float]
-    lowest: float
+    # None: a training, which the race does itself, and its peers ask it for.
+    function: Callable[[Mapping[str, Any]], float] | None
+    # None: nobody knows; the best value of any run counts as it.
+    lowest: float | None
     trials: int
-    # What a user would begin with: the first trial of those who take one.
+    # What a user would begin with, inactive parameters too: the first trial of those who take one.
     default: Mapping[str, Any]
+    # A regret below this counts as this.
+    floor: float = 1e-9
+
+    def active(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """The values that count at a point; parents stand before those that depend on them."""
+        counting: dict[str, Any] = {}
+        for axis in self.axes:
+            if all(name in counting and counting[name] in values for name, values in axis.when):
+                counting[axis.name] = point[axis.name]
+        return counting
 
 
 def branin(point: Mapping[str, Any]) -> float:
@@ -98,4 +112,41 @@ MIXED = Case(
     ),
     default={"rate": 1e-2, "decay": 1e-5, "eps": 1e-8, "layers": 2, "width": 128, "optimizer": "sgd"},
 )  # fmt: skip
-CASES = {case.name: case for case in (BRANIN, HARTMANN6, MIXED)}
+_SVM, _FOREST = (("model", ("svm",)),), (("model", ("forest",)),)
+#: Half a digit of 1,197.
+_HALF = 0.5 / 1197
+CLASSIFIER = Case(
+    name="classifier", function=None, lowest=None, trials=30, floor=_HALF,
+    axes=(
+        Axis(name="model", kind="choice", choices=("forest", "svm")),
+        Axis(name="components", kind="int", low=2, high=64),
+        Axis(name="kernel", kind="choice", choices=("poly", "rbf"), when=_SVM),
+        Axis(name="penalty", kind="float", low=1e-3, high=1e3, log=True, when=_SVM),
+        Axis(name="gamma", kind="float", low=1e-4, high=10.0, log=True, when=_SVM),
+        Axis(name="degree", kind="int", low=2, high=5, when=(*_SVM, ("kernel", ("poly",)))),
+        Axis(name="features", kind="float", low=0.05, high=1.0, when=_FOREST),
+        Axis(name="leaf", kind="int", low=1, high=20, when=_FOREST),
+    ),
+    default={
+        "model": "forest", "components": 16, "kernel": "rbf", "penalty": 1.0, "gamma": 0.02, "degree": 3,
+        "features": 0.25, "leaf": 1,
+    },
+)  # fmt: skip
+NETWORK = Case(
+    name="network", function=None, lowest=None, trials=30, floor=_HALF,
+    axes=(
+        Axis(name="optimizer", kind="choice", choices=("adam", "sgd")),
+        Axis(name="rate", kind="float", low=1e-4, high=1.0, log=True),
+        Axis(name="momentum", kind="float", low=0.0, high=0.99, when=(("optimizer", ("sgd",)),)),
+        Axis(name="decay", kind="float", low=1e-6, high=1e-1, log=True),
+        Axis(name="dropout", kind="float", low=0.0, high=0.6),
+        Axis(name="batch", kind="int", low=8, high=128, log=True),
+        Axis(name="layers", kind="int", low=1, high=3),
+        Axis(name="width", kind="int", low=8, high=128, log=True, when=(("layers", (2, 3)),)),
+    ),
+    default={
+        "optimizer": "sgd", "rate": 1e-2, "momentum": 0.9, "decay": 1e-4, "dropout": 0.2, "batch": 32,
+        "layers": 2, "width": 64,
+    },
+)  # fmt: skip
+CASES = {case.name: case for case in (BRANIN, HARTMANN6, MIXED, CLASSIFIER, NETWORK)}

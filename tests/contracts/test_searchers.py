@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
 from modelyard.testing.openai_server import fake_server
-from modelyard.testing.searcher_contract import PLANE, SearcherContract
-from modelyard.tuning.searcher import Rungs
+from modelyard.testing.searcher_contract import PLANE, SearcherContract, bowl
+from modelyard.testing.simulated_study import Simulation
+from modelyard.tuning.dimensions import Dimension
+from modelyard.tuning.searcher import Rungs, Searcher
+from modelyard.tuning.searchers.median import MedianRule, MedianStopping
 
 
 class TestRandom(SearcherContract):
@@ -25,6 +28,18 @@ class TestTPE(SearcherContract):
 
     algorithm = "tpe"
     trials = 60
+
+
+class TestMedian(TestTPE):
+    """TPE whose running trials are stopped by the median rule."""
+
+    def searcher(self, dimensions: tuple[Dimension, ...], **changes: Any) -> Searcher:
+        drawing = super().searcher(dimensions, **changes)
+        direction = self.settings(dimensions, **changes).directions[0]
+        return MedianStopping(drawing, MedianRule(), direction=direction)
+
+    def simulation(self, **changes: Any) -> Simulation:
+        return Simulation(curve=lambda p, step: bowl(p) + 1.0 - step / 9, steps=9, **changes)
 
 
 class TestCMAES(SearcherContract):
@@ -49,6 +64,14 @@ class TestBoTorch(SearcherContract):
 
     algorithm = "botorch"
     trials = 18
+
+
+@pytest.mark.slow
+class TestBFBO(SearcherContract):
+    """Confidence bounds, penalised around running trials."""
+
+    algorithm = "bfbo"
+    trials = 14
 
 
 class TestHybrid(SearcherContract):

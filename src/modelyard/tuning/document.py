@@ -27,9 +27,11 @@ from modelyard.core.processes import interpreter
 from modelyard.core.yaml_documents import read_yaml_document
 from modelyard.jobs.command import check_command
 from modelyard.jobs.step import Resources, is_name
+from modelyard.tuning.earlier import Source, WarmStart
 from modelyard.tuning.metrics.rules import STEP_NAMES, MetricRules
 from modelyard.tuning.search import Limits, Reads
 from modelyard.tuning.searcher import Rungs
+from modelyard.tuning.searchers.median import MedianRule
 from modelyard.tuning.spaces.document import read_space
 from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.trial import Constraint, Direction, Objective
@@ -65,6 +67,10 @@ class TuneDeclaration:
     # How many other seeds the best and the default are trained with at the end.
     confirm_seeds: int
     url: str | None
+    # Studies of a yard are named as they stand; paths are absolute.
+    warm_start: WarmStart | None = None
+    # Stops running trials of an algorithm that stops none itself.
+    median: MedianRule | None = None
 
 
 def read_tune(path: Path) -> TuneDeclaration:
@@ -87,6 +93,7 @@ def read_tune(path: Path) -> TuneDeclaration:
         workload=_workload(section, path.absolute().parent, space, rungs),
         algorithm=section.text("algorithm", "bayesian"), options=dict(section.section("options").rest()),
         rungs=rungs, limits=_limits(section), constraints=constraints, starts=_starts(section, space),
+        warm_start=_warm_start(section, path.absolute().parent), median=_median(section),
         confirm_seeds=section.integer("confirm_seeds", 0, low=0, high=100),
         url=section.optional_text("storage"),
     )  # fmt: skip
@@ -211,6 +218,55 @@ def _starts(section: Section, space: Space) -> tuple[Mapping[str, Any], ...]:
             section.faults.add(own.path, own.data, str(error), "start where the search may go")
         starts.append(dict(own.rest()))
     return tuple(starts)
+
+
+def _warm_start(section: Section, folder: Path) -> WarmStart | None:
+    """A list of studies, or a mapping with the list under `from`."""
+    if not section.has("warm_start"):
+        return None
+    given = section.raw("warm_start")
+    whole = given if isinstance(given, Mapping) else {"from": [given] if isinstance(given, str) else given}
+    own = Section(whole, faults=section.faults, path="warm_start")
+    listed = own.raw("from")
+    if not isinstance(listed, list) or not listed:
+        own.faults.add(own.path, given, "names no study", "list names of studies, or folders of runs")
+        listed = []
+    sources = tuple(_source(own, f"warm_start[{i}]", each, folder) for i, each in enumerate(listed))
+    warm = WarmStart(
+        sources=sources, first=own.integer("first", 1, low=0, high=1000),
+        inform=own.flag("inform", default=True),
+    )  # fmt: skip
+    own.close()
+    return warm
+
+
+def _source(section: Section, place: str, given: object, folder: Path) -> Source:
+    """A study of the yard by its name, a run's folder, or a study in a database."""
+    if isinstance(given, str) and given:
+        return Source(study=str(folder / given) if "/" in given else given)
+    if isinstance(given, Mapping):
+        own = Section(given, faults=section.faults, path=place)
+        source = Source(study=own.text("study"), url=own.text("storage"))
+        own.close()
+        return source
+    remedy = "write a study's name, a run's folder, or {study: NAME, storage: URL}"
+    section.faults.add(place, given, "is no study", remedy)
+    return Source(study="")
+
+
+def _median(section: Section) -> MedianRule | None:
+    """`stop: median`, or a mapping with the rule's numbers."""
+    if not section.has("stop"):
+        return None
+    given = section.raw("stop")
+    own = Section({"rule": given} if isinstance(given, str) else given, faults=section.faults, path="stop")
+    own.choice("rule", "median", ("median",))
+    rule = MedianRule(
+        after_trials=own.integer("after_trials", 5, low=1), from_step=own.integer("from_step", 1, low=0),
+        every=own.integer("every", 1, low=1), average=own.flag("average", default=False),
+    )  # fmt: skip
+    own.close()
+    return rule
 
 
 def _workload(section: Section, folder: Path, space: Space, rungs: Rungs | None) -> CommandWorkload:

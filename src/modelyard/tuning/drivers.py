@@ -1,7 +1,8 @@
 """Drivers: the processes that work on one study, each with trials of its own.
 
 A driver holds the lock of a numbered file for as long as it lives. The trials of one whose lock is free
-have nobody to look after them, and the next who asks takes them over.
+have nobody to look after them, and the next who asks takes them over. Locks of another yard's drivers cannot
+be seen from here: of those the study's storage tells when they were last heard of.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from modelyard.core.errors import TuneError
 from modelyard.core.locks import held
 
 _MOST = 1000
+#: How often a driver lets itself be heard of, and after what silence it counts as gone.
+BEAT_S, SILENCE_S = 30.0, 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,19 @@ class Drivers:
                 return True
         except BlockingIOError:
             return False
+
+    def is_foreign(self, driver: str) -> bool:
+        """Whether a driver is of another yard."""
+        return driver.partition(":")[0] != self.yard
+
+    def lives(self, driver: str, silent_s: float | None) -> bool:
+        """Whether a driver is at work, as far as can be seen; one of another yard if it was heard of lately.
+
+        `silent_s` is how long it was not heard of; None: never.
+        """
+        if self.is_foreign(driver):
+            return silent_s is not None and silent_s < SILENCE_S
+        return not self.is_gone(driver)
 
     def at_work(self) -> bool:
         """Whether any driver of this yard is alive."""

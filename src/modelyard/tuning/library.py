@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from modelyard.core.faults import Faults, Section
 from modelyard.jobs.backend import Backend
 from modelyard.runs.execution import ExecutionOptions, open_backend
 from modelyard.runs.yard import DEFAULT, open_yard
+from modelyard.tuning.earlier import WarmStart
 from modelyard.tuning.metrics.rules import MetricRules
-from modelyard.tuning.preparing import make_searcher
+from modelyard.tuning.preparing import make_searcher, with_median
 from modelyard.tuning.search import Hooks, Limits, Search
 from modelyard.tuning.searcher import Rungs
+from modelyard.tuning.searchers.median import MedianRule
 from modelyard.tuning.spaces.document import read_space
 from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.trial import Constraint, Objective
@@ -41,6 +43,10 @@ class TunerOptions:
     rungs: Rungs | None = None
     constraints: tuple[Constraint, ...] = ()
     starts: tuple[Mapping[str, Any], ...] = ()
+    # Earlier studies from which this one learns.
+    warm_start: WarmStart | None = None
+    # Stops running trials of an algorithm that stops none itself.
+    median: MedianRule | None = None
     confirm_seeds: int = 0
     # Optuna's storage; None: in the run's folder.
     url: str | None = None
@@ -87,12 +93,18 @@ def make_tuner(
         chosen.algorithm, chosen.options, space=space, objectives=sought, limits=chosen.limits,
         rungs=chosen.rungs,
     )  # fmt: skip
+    if chosen.median is not None:
+        searcher = with_median(searcher, chosen.median, algorithm=chosen.algorithm, objectives=sought)
     metrics = dict.fromkeys([*(o.metric for o in sought), *(c.metric for c in chosen.constraints)])
     search = Search(
         name=chosen.name, run_dir=run_dir, source="library", space=space, objectives=sought,
         workload=workload, searcher=searcher, rules=MetricRules(names=tuple(metrics)), limits=chosen.limits,
         rungs=chosen.rungs, constraints=chosen.constraints, starts=chosen.starts,
         confirm_seeds=chosen.confirm_seeds, url=chosen.url,
-        identity={"algorithm": [chosen.algorithm, dict(chosen.options)], "seed": chosen.limits.seed},
+        warm_start=chosen.warm_start and chosen.warm_start.within(yard.runs_dir, study=chosen.name),
+        identity={
+            "algorithm": [chosen.algorithm, dict(chosen.options)], "seed": chosen.limits.seed,
+            "stop": chosen.median and asdict(chosen.median),
+        },
     )  # fmt: skip
     return Tuner(search, yard=yard, backend=backend, hooks=chosen.hooks)

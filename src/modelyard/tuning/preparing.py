@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +24,7 @@ from modelyard.tuning.document import TuneDeclaration
 from modelyard.tuning.search import Limits, Search
 from modelyard.tuning.searcher import Host, Rungs, Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm
+from modelyard.tuning.searchers.median import MedianRule, MedianStopping
 from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.trial import Objective
 from modelyard.tuning.workload import Attempt
@@ -47,12 +48,17 @@ def prepare(
     settings = _settings(
         declaration.space, declaration.objectives, limits=declaration.limits, rungs=declaration.rungs
     )
+    warm = declaration.warm_start and declaration.warm_start.within(runs_dir, study=declaration.name)
     host = Host(
         folder=run_dir, environment=os.environ if environment is None else environment,
         space=declaration.space, metrics=tuple(each.metric for each in declaration.objectives),
-        given=1 + len(declaration.starts),
+        given=1 + len(declaration.starts) + (0 if warm is None else warm.first),
     )  # fmt: skip
     searcher = _configured(algorithm, declaration.options, replace(settings, host=host))
+    if declaration.median is not None:
+        searcher = with_median(
+            searcher, declaration.median, algorithm=declaration.algorithm, objectives=declaration.objectives
+        )
     decisive = {k: v for k, v in declaration.options.items() if k not in algorithm.changeable}
     workload = declaration.workload
     identity = {
@@ -66,6 +72,7 @@ def prepare(
         ],
         "algorithm": [declaration.algorithm, decisive],
         "seed": declaration.limits.seed,
+        "stop": None if declaration.median is None else asdict(declaration.median),
     }
     if declaration.constraints:
         identity["constraints"] = [[each.metric, each.bound, each.least] for each in declaration.constraints]
@@ -73,9 +80,26 @@ def prepare(
         name=declaration.name, run_dir=run_dir, source=str(declaration.path.absolute()),
         space=declaration.space, objectives=declaration.objectives, workload=workload, searcher=searcher,
         rules=declaration.rules, reads=declaration.reads, limits=declaration.limits, rungs=declaration.rungs,
-        constraints=declaration.constraints, starts=declaration.starts,
+        constraints=declaration.constraints, starts=declaration.starts, warm_start=warm,
         confirm_seeds=declaration.confirm_seeds, url=declaration.url, identity=identity,
     )  # fmt: skip
+
+
+def with_median(
+    searcher: Searcher, rule: MedianRule, *, algorithm: str, objectives: Sequence[Objective]
+) -> Searcher:
+    """The searcher with the median rule on its running trials.
+
+    Raises:
+        TuneError: The algorithm judges or promotes trials itself, or there are several objectives.
+    """
+    if _algorithm(algorithm).rungs:
+        raise TuneError(
+            f"{algorithm}: it judges trials at its rungs itself; leave stop: median out, or use tpe"
+        )
+    if len(objectives) > 1:
+        raise TuneError("stop: median compares curves of one objective; name one, or leave it out")
+    return MedianStopping(searcher, rule, direction=objectives[0].direction)
 
 
 def make_searcher(

@@ -19,9 +19,10 @@ from modelyard.jobs.job import JobState
 from modelyard.jobs.progress import StepProgress, StepStatus
 from modelyard.jobs.runner import Runner
 from modelyard.jobs.step import Step
-from modelyard.tuning.drivers import Drivers
+from modelyard.tuning.earlier import Earlier
 from modelyard.tuning.failures import Triage, smaller, triage, with_less
 from modelyard.tuning.metrics.watching import Watch
+from modelyard.tuning.others import Others
 from modelyard.tuning.result import best_trial
 from modelyard.tuning.search import Hooks, Search
 from modelyard.tuning.study import Study
@@ -30,6 +31,8 @@ from modelyard.tuning.workload import METRICS_FILE, Attempt
 
 #: What a trial keeps that was told to end early: the reason, and whether it counts as failed.
 _STOPPED = "stopped"
+#: The note of a trial that is tried because it was among the best of an earlier study: study/number.
+EARLIER = "earlier"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,12 +50,12 @@ class Surroundings:
 
     study: Study
     backend: Backend
-    drivers: Drivers
-    # This process among the drivers.
-    driver: str
+    others: Others
     hooks: Hooks
     # Told of each trial that has ended, once it is in the study.
     note: Callable[[Trial], None]
+    # What the searcher knows from earlier studies.
+    earlier: Earlier = Earlier()
 
 
 class RunningTrials:
@@ -65,6 +68,9 @@ class RunningTrials:
         self._ended: set[int] = set()
         self._settled: list[int] = []  # trials that have ended in this invocation
         self._deadline = time.monotonic() + (search.limits.budget_s or float("inf"))
+        self._others = around.others
+        # How many trials had ended when the searcher asked to wait; None where it did not.
+        self._waits_since: int | None = None
         self.runner: Runner  # set before the first question
         # Why nothing more is proposed: budget | target | triage | lost; empty while something is.
         self.closing = ""
@@ -78,12 +84,8 @@ class RunningTrials:
         return [
             own[trial.number] if trial.number in own else self._step(trial)
             for trial in self._study.trials()
-            if not trial.state.final and (trial.number in own or self._is_near(trial))
+            if not trial.state.final and (trial.number in own or self._others.is_near(trial))
         ]
-
-    def _is_near(self, trial: Trial) -> bool:
-        owner = str(self._study.attributes(trial.number).get("driver"))
-        return owner.partition(":")[0] == self._around.drivers.yard
 
     def observe(self, item: StepProgress) -> None:
         """Told by the runner of every change."""
@@ -105,18 +107,32 @@ class RunningTrials:
         with self._study.alone():
             for trial in orphans[: self._limits.parallel - len(self._open)]:
                 if self._is_orphan(trial):
-                    self._study.note(trial.number, driver=self._around.driver)
+                    self._study.note(trial.number, driver=self._others.driver)
                     taken.append(trial)
         return [self._begin(trial) for trial in taken]
 
     def _is_orphan(self, trial: Trial) -> bool:
         if trial.state.final or trial.number in self._open:
             return False
-        owner = self._study.attributes(trial.number).get("driver")
-        return owner == self._around.driver or self._around.drivers.is_gone(owner or "")
+        return self._others.is_orphan(trial)
+
+    def wait_for_others(self, asked: Callable[[], str]) -> bool:
+        """Wait where the searcher does, for trials of other drivers; whether there is more to do.
+
+        False once nothing can come, the time is over, or the searcher did not ask to wait.
+        """
+
+        def given_up() -> bool:
+            return bool(asked()) or time.monotonic() >= self._deadline
+
+        if self._waits_since is None or self.closing:
+            return False
+        news = self._others.wait(given_up, ended=self._waits_since, poll_s=self._limits.poll_s)
+        return news or bool(asked())
 
     def grow(self) -> Sequence[Step]:
         """Settle what has ended, and propose while there is room."""
+        self._others.beat()
         self.settle_ended()
         if time.monotonic() >= self._deadline:
             self.closing = self.closing or "budget"
@@ -138,12 +154,14 @@ class RunningTrials:
             if len(trials) >= self._limits.trials:
                 return None
             proposal = self._next(trials)
+            self._waits_since = None
             if proposal is None:
+                self._waits_since = sum(trial.state.final for trial in trials)
                 return None
             point = self._search.space.repair(proposal.point)
             assignments = self._search.space.assignments(point)
             proposal = replace(proposal, point=point)
-            return self._study.add(proposal, driver=self._around.driver, assignments=assignments)
+            return self._study.add(proposal, driver=self._others.driver, assignments=assignments)
 
     def _next(self, trials: Sequence[Trial]) -> Proposal | None:
         """A smaller batch where memory was short; else what the searcher says, the first points given."""
@@ -151,14 +169,18 @@ class RunningTrials:
         retry = with_less(space, trials)
         if retry is not None:
             return retry
-        proposal = self._search.searcher.propose(trials, len(trials))
+        earlier, starts = self._around.earlier, self._search.starts
+        proposal = self._search.searcher.propose([*earlier.trials, *trials], len(trials))
         if proposal is None or proposal.parent is not None:
             return proposal
         given = sum(trial.source in ("default", "start") for trial in trials)
         if given == 0:
             return replace(proposal, point=space.default(), source="default")
-        if given <= len(self._search.starts):
-            return replace(proposal, point=space.point(self._search.starts[given - 1]), source="start")
+        if given <= len(starts):
+            return replace(proposal, point=space.point(starts[given - 1]), source="start")
+        if given <= len(starts) + len(earlier.first):
+            point, whose = earlier.first[given - len(starts) - 1]
+            return replace(proposal, point=point, source="start", notes={**proposal.notes, EARLIER: whose})
         return proposal
 
     def _begin(self, trial: Trial) -> Step:

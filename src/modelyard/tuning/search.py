@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelyard.tuning.earlier import WarmStart
 from modelyard.tuning.metrics.files import Places
 from modelyard.tuning.metrics.rules import MetricRules
 from modelyard.tuning.searcher import Rungs, Searcher
@@ -72,6 +73,8 @@ class Search:
     constraints: tuple[Constraint, ...] = ()
     # Configurations to be tried after the default one.
     starts: tuple[Mapping[str, Any], ...] = ()
+    # Earlier studies from which this one learns.
+    warm_start: WarmStart | None = None
     # How many other seeds the best and the default are trained with at the end.
     confirm_seeds: int = 0
     # Optuna's storage; None: study.db in the run's folder.

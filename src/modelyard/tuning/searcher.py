@@ -74,7 +74,9 @@ class Searcher(Protocol):
         The same trials, number and seed give the same proposal, in any process. None: nothing can be
         proposed before a running trial ends; with none running, the search is at its end. Coordinates
         lie within their dimensions; relations between parameters are the space's to mend afterwards.
-        Failed trials count as failures, never as values. `trials` are ordered by number.
+        Failed trials count as failures, never as values. `trials` are ordered by number. Those numbered
+        below 0 are of earlier studies: complete, and to learn from only. They are never gone on from, and
+        no place at a rung or in a population is theirs.
         """
 
     def keeps(self, trials: Sequence[Trial], number: int, step: int) -> bool:

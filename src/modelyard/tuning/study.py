@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +149,25 @@ class Study:
         """What `remember` kept under this name; None where nothing is."""
         return self._study.user_attrs.get(name)
 
+    def beat(self, driver: str) -> None:
+        """Let it be known that a driver is at work."""
+        self.remember(f"driver:{driver}", self._now())
+
+    def silent_s(self, driver: str) -> float | None:
+        """For how long a driver was not heard of, by the database's clock; None: it never was."""
+        heard = self.remembered(f"driver:{driver}")
+        return None if heard is None else max(0.0, self._now() - float(heard))
+
+    def _now(self) -> float:
+        """Seconds since 1970, by the clock that all who share the database have in common."""
+        if self._storage.engine.dialect.name != "postgresql":
+            return time.time()
+        import sqlalchemy
+
+        with self._storage.engine.connect() as connection:
+            asked = connection.execute(sqlalchemy.text("SELECT extract(epoch FROM clock_timestamp())"))
+            return float(asked.scalar_one())
+
     def times(self, number: int) -> tuple[str, str]:
         """When a trial was proposed and when it ended, ISO 8601; empty where it has not."""
         frozen = self._one(number)
@@ -187,6 +207,53 @@ class Study:
         with self._storage.engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": self.name})
             yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a storage holds of a study, whoever made it."""
+
+    directions: tuple[Direction, ...]
+    # What `remember` kept, by name; empty of a study that is not ours.
+    remembered: Mapping[str, Any]
+    # Each trial with the values that its command got; of a study that is not ours, its parameters.
+    trials: tuple[tuple[Trial, Mapping[str, Any]], ...]
+
+
+def read_stored(url: str, name: str) -> Stored:
+    """Read a study without making one.
+
+    Raises:
+        TuneError: The database cannot be used, or has no study of this name.
+    """
+    import optuna
+    import sqlalchemy
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else ""
+    if path and not Path(path).exists():  # opening it would make it
+        raise TuneError(f"{path}: there is no database of a study here; name one that is there")
+    storage = _storage(url)
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+        frozen = study.get_trials(deepcopy=False)
+        return Stored(
+            directions=tuple(_direction(each.name) for each in study.directions),
+            remembered=dict(study.user_attrs),
+            trials=tuple((_trial(each), each.user_attrs.get("assignments", each.params)) for each in frozen),
+        )
+    except KeyError as error:
+        names = ", ".join(optuna.get_all_study_names(storage)) or "none"
+        raise TuneError(f"{_shown(url)}: there is no study {name!r} here; there are: {names}") from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise TuneError(f"{_shown(url)}: the study {name!r} cannot be read ({error})") from error
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _direction(word: str) -> Direction:
+    return "maximize" if word == "MAXIMIZE" else "minimize"
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:

@@ -32,6 +32,8 @@ from modelyard.runs.yard import Yard
 from modelyard.tuning.confirmation import Pair, confirmation_plan, confirmed
 from modelyard.tuning.dimensions import Dimension
 from modelyard.tuning.drivers import Drivers
+from modelyard.tuning.earlier import Earlier, Sought, gathered, read_earlier
+from modelyard.tuning.others import Others
 from modelyard.tuning.result import TuneResult, best_trial, pareto_front
 from modelyard.tuning.running import RunningTrials, Surroundings
 from modelyard.tuning.search import Hooks, Search
@@ -43,9 +45,13 @@ from modelyard.tuning.view import study_url
 class Tuner:
     """One invocation over one study."""
 
-    def __init__(self, search: Search, *, yard: Yard, backend: Backend, hooks: Hooks | None = None) -> None:
+    def __init__(
+        self, search: Search, *, yard: Yard, backend: Backend, hooks: Hooks | None = None,
+        abandon_foreign: bool = False,
+    ) -> None:  # fmt: skip
+        """`abandon_foreign` gives up trials of other yards whose drivers were not heard of for long."""
         self._search, self._yard, self._backend = search, yard, backend
-        self._hooks = hooks or Hooks()
+        self._hooks, self._abandon = hooks or Hooks(), abandon_foreign
 
     def run(self) -> TuneResult:
         """Search until the limits are reached or a stop is asked for.
@@ -67,10 +73,14 @@ class Tuner:
         drivers = Drivers(folder=search.run_dir / "drivers", yard=self._yard.id)
         try:
             with drivers.join() as driver:
+                earlier = self._learnt()
                 self._settle_identity()
+                others = Others(study=self._study, drivers=drivers, driver=driver)
+                if self._abandon:
+                    others.abandon_foreign()
                 around = Surroundings(
-                    study=self._study, backend=self._backend, drivers=drivers, driver=driver,
-                    hooks=self._hooks, note=self._note_trial,
+                    study=self._study, backend=self._backend, others=others, hooks=self._hooks,
+                    note=self._note_trial, earlier=earlier,
                 )  # fmt: skip
                 self._trials = RunningTrials(search, around)
                 return self._run(directory, alone=driver.endswith(":0"))
@@ -96,18 +106,23 @@ class Tuner:
 
     def _drive(self, asked: Callable[[], str]) -> str:
         """Run trials to the end of the search; why it was stopped, or nothing."""
+        while True:
+            runner = self._runner(asked)
+            self._trials.runner = runner
+            runner.run()
+            self._trials.settle_ended()
+            if runner.stopped or not self._trials.wait_for_others(asked):
+                return runner.stopped
+
+    def _runner(self, asked: Callable[[], str]) -> Runner:
         trials, poll_s = self._trials, self._search.limits.poll_s
-        runner = Runner(
+        return Runner(
             self._plan(()), backend=self._backend, journal=self._yard.journal, name=self._run_name(),
             options=RunnerOptions(
                 continue_on_error=True, again=False, observe=trials.observe, tick_s=poll_s,
                 stop=asked, inherit=trials.inherit, grow=self._grow, settled=trials.look,
             ),
         )  # fmt: skip
-        trials.runner = runner
-        runner.run()
-        trials.settle_ended()
-        return runner.stopped
 
     def _grow(self) -> Sequence[Step]:
         steps = self._trials.grow()
@@ -159,12 +174,25 @@ class Tuner:
 
     # -- recording -------------------------------------------------------------------------------------
 
+    def _learnt(self) -> Earlier:
+        """What is known from earlier studies: read once, and from then on as the study has it."""
+        warm = self._search.warm_start
+        if warm is None:
+            return Earlier()
+        with self._study.alone():
+            known = self._study.remembered("warm_start")
+            if known is None:
+                known = gathered(warm, sought(self._search)).record()
+                self._study.remember("warm_start", known)
+        return read_earlier(known)
+
     def _settle_identity(self) -> None:
         """Refuse to go on with a study of another space or command."""
         search = self._search
         own = {
             "dimensions": [_dimension_record(each) for each in search.space.dimensions],
             "objectives": [[each.metric, each.direction, each.take] for each in search.objectives],
+            "warm_start": None if search.warm_start is None else search.warm_start.record(),
             **search.identity,
         }
         known = self._study.remembered("identity")
@@ -186,6 +214,9 @@ class Tuner:
         own = [(e.kind, e.data) for e in entries_of_run(entries, run=name, run_dir=run_dir)]
         if not any(kind == "study.opened" for kind, _ in own):
             self._note("study.opened", {"storage": "sqlite" if self._search.url is None else "url"})
+        learnt = self._study.remembered("warm_start")
+        if learnt is not None and not any(kind == "study.informed" for kind, _ in own):
+            self._note("study.informed", {"digest": learnt["digest"], "told": learnt["told"]})
         known = {data["number"] for kind, data in own if kind == "study.trial"}
         for trial in self._study.trials():
             if trial.state.final and trial.number not in known:
@@ -211,6 +242,15 @@ class Tuner:
 
     def _note(self, kind: str, data: Mapping[str, Any]) -> None:
         self._yard.journal.append([Draft(kind=kind, run=self._search.name, data=data)])
+
+
+def sought(search: Search) -> Sought:
+    """What earlier studies are held against."""
+    given = (search.space.default(), *(search.space.point(start) for start in search.starts))
+    return Sought(
+        space=search.space, objectives=search.objectives, constraints=search.constraints, given=given,
+        curves=search.rungs is not None,
+    )  # fmt: skip
 
 
 def _dimension_record(dimension: Dimension) -> dict[str, Any]:

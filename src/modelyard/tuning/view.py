@@ -27,6 +27,9 @@ class TrialView:
     ended_at: str
     # The key of the job that counted; empty while it runs.
     job: str
+    # Who looks after it while it runs: the yard's id and a number; and how long that was not heard of.
+    driver: str = ""
+    silent_s: float | None = None
 
     def record(self) -> dict[str, Any]:
         """The trial as a JSON value."""
@@ -52,6 +55,8 @@ class StudyView:
     dimensions: tuple[Dimension, ...] = ()
     # What was measured again with other seeds; empty where nothing was.
     confirmation: Mapping[str, Any] = field(default_factory=dict)
+    # Of each earlier study from which this one learns: how many trials were taken, and why not others.
+    earlier: tuple[str, ...] = ()
 
     @property
     def best(self) -> TrialView | None:
@@ -108,6 +113,7 @@ class StudyView:
             "best": None if best is None else best.record(),
             "front": [each.trial.number for each in self.front],
             "confirmation": dict(self.confirmation),
+            "earlier": list(self.earlier),
         }
 
 
@@ -124,6 +130,11 @@ def view_study(run_dir: Path, url: str | None = None) -> StudyView:
     """
     if not (run_dir / "run.json").exists() or (url is None and not (run_dir / "study.db").exists()):
         raise TuneError(f"{run_dir}: there is no study here; `modelyard status` lists the runs of a yard")
+    if not (run_dir / "study.json").exists():
+        raise TuneError(
+            f"{run_dir}: the study is being made and has no trial yet; look again in a moment, or, "
+            "where no tuner runs, begin it with `modelyard tune run`"
+        )
     name = read_json(run_dir / "run.json")["run"]
     objectives = _objectives(run_dir)
     study = Study(
@@ -135,6 +146,7 @@ def view_study(run_dir: Path, url: str | None = None) -> StudyView:
         return StudyView(
             name=name, objectives=objectives, trials=trials, dimensions=_dimensions(run_dir),
             confirmation=study.remembered("confirmation") or {},
+            earlier=tuple((study.remembered("warm_start") or {}).get("told", ())),
         )  # fmt: skip
     finally:
         study.close()
@@ -159,7 +171,9 @@ def _direction(word: str) -> Direction:
 def _view(study: Study, trial: Trial) -> TrialView:
     kept = study.attributes(trial.number)
     started_at, ended_at = study.times(trial.number)
+    driver = "" if trial.state.final else str(kept.get("driver", ""))
     return TrialView(
         trial=trial, assignments=kept.get("assignments", {}), metrics=kept.get("metrics", {}),
         started_at=started_at, ended_at=ended_at, job=kept.get("job", ""),
+        driver=driver, silent_s=study.silent_s(driver) if driver else None,
     )  # fmt: skip

@@ -19,6 +19,10 @@ from modelyard.core.errors import DocumentError, RunBusy, RunNotFound, TuneError
 from modelyard.core.failpoints import VARIABLE
 from modelyard.core.locks import held
 from modelyard.runs.directory import Lease
+from modelyard.tuning.document import read_tune
+from modelyard.tuning.study import Study
+from modelyard.tuning.trial import Proposal
+from modelyard.tuning.view import study_url
 
 #: Reports `loss`, the larger the further from 0.25.
 JOB = "import sys, json; print(json.dumps({'loss': abs(float(sys.argv[1]) - 0.25), 'step': 1}))"
@@ -281,6 +285,47 @@ def test_history_and_status_tell_each_trial(call, declare, history):
     told = json.loads(call("tune", "status", "one", "--json").stdout)
     assert told["best"]["number"] == 2 and told["counts"]["FAILED"] == 1
     assert [trial["curve"] for trial in history()] == [[[1, 0.25]], [], [[1, pytest.approx(0.05)]]]
+
+
+def test_status_tells_of_trials_that_nobody_looks_after_and_how_to_give_them_up(
+    call, declare, history, tmp_path
+):
+    path = declare(trials=4)
+    call("tune", path, "--trials", 1)
+    folder = next((tmp_path / ".modelyard" / "runs").glob("one"))
+    study = Study(
+        study_url(folder, None), "one", directions=("minimize",), lock=folder / "study.lock",
+        dimensions=read_tune(path).space.dimensions,
+    )  # fmt: skip
+    with study.alone():
+        for driver in ("elsewhere:0", "elsewhere:1", f"{own_yard(tmp_path)}:0"):
+            study.add(Proposal(point={"x": 0.1}, source="random"), driver=driver, assignments={"x": 0.1})
+    study.remember("driver:elsewhere:1", time.time() - 7200)
+    study.close()
+    said = call("tune", "status", "one").stdout
+    assert "its tuner in another yard (elsewhere:0) was never heard of; run that again there, or give" in said
+    assert "(elsewhere:1) was last heard of 120 min ago" in said
+    assert said.count("its tuner has ended; `modelyard tune run` takes it over") == 1
+    call("tune", path, "--abandon-foreign")
+    assert [each["state"] for each in history()] == ["COMPLETE", "FAILED", "FAILED", "COMPLETE"]
+
+
+def test_a_warm_start_is_told_and_checked_before_anything_is_made(call, declare, history, tmp_path):
+    path = declare(name="new", warm_start=["one"], trials=2)
+    refused = call("tune", path).exception
+    assert isinstance(refused, TuneError) and "there is no study here; give the name" in str(refused)
+    assert not (tmp_path / ".modelyard").exists()
+    call("tune", declare(trials=2))
+    path = declare(name="new", warm_start=["one"], trials=2)
+    assert json.loads(call("tune", path, "--dry-run", "--json").stdout)["learns from"] == ["one: 2 trials"]
+    assert not (tmp_path / ".modelyard" / "runs" / "new").exists()
+    call("tune", path)
+    assert "learns from one: 2 trials" in call("tune", "status", "new").stdout
+    assert history("new")[1]["assignments"] == history("one")[1]["assignments"]
+
+
+def own_yard(folder):
+    return json.loads((folder / ".modelyard" / "yard.json").read_text())["id"]
 
 
 def test_a_study_is_named_by_its_beginning_and_others_are_refused(call, declare, tmp_path):

@@ -9,6 +9,9 @@ from typing import Any
 
 import yaml
 
+from modelyard.testing.process_sdk import ProcessSdk
+from modelyard.tuning.tao.automl_runner import AutoMLRunner
+
 #: A leaf that is searched, one whose default is best, and the rest of a specification.
 SPECS = {
     "results_dir": None,
@@ -56,7 +59,15 @@ if optim["lr"] > float(os.environ.get("BREAKS_ABOVE", "inf")):
 far = abs(math.log10(optim["lr"]) + 2) + abs(optim["momentum"] - 0.5)
 while os.path.exists(os.environ.get("HOLD", "/nowhere/hold")):
     time.sleep(0.01)
-for epoch in range(1, spec["train"]["num_epochs"] + 1):
+begun = 0
+if spec["train"].get("resume"):
+    begun = json.load(open(spec["train"]["resume"]))["epoch"]
+for epoch in range(begun + 1, spec["train"]["num_epochs"] + 1):
+    if os.environ.get("KEEPS") and epoch % spec["train"].get("checkpoint_interval", 1) == 0:
+        folder = os.path.join(spec["results_dir"], "checkpoints")
+        os.makedirs(folder, exist_ok=True)
+        name = os.environ["KEEPS"].format(epoch=epoch, before=epoch - 1)
+        json.dump({"epoch": epoch}, open(os.path.join(folder, name), "w"))
     line = json.dumps({"epoch": epoch, "kpi": {"loss": far + 1 / epoch, "latency": 10.0 * optim["momentum"]}})
     if os.environ.get("QUIET"):
         folder = spec["results_dir"]
@@ -84,3 +95,31 @@ def make_skill(folder: Path, **action: Any) -> Path:
     (references / "spec_template_train.yaml").write_text(yaml.safe_dump(SPECS))
     (folder / "schemas" / "train.schema.json").write_text(json.dumps(SCHEMA))
     return folder
+
+
+class Bench:
+    """One skill, one platform, one workspace."""
+
+    def __init__(self, folder):
+        self.folder, self.workspace = folder, folder / "workspace"
+        self.skill = make_skill(folder / "toy")
+        self.environment = None
+
+    def sdk(self, kind=ProcessSdk):
+        return kind(self.folder / "platform")
+
+    def runner(self, sdk=None, **given):
+        given.setdefault("environment", self.environment)
+        return AutoMLRunner(sdk or self.sdk(), self.skill, poll_interval=0.02, **given)
+
+    def run(self, *, sdk=None, settings=None, **arguments):
+        own = {"algorithm": "random", "metric": "loss", "num_recommendations": 3, **(settings or {})}
+        return self.runner(sdk).run(automl_settings=own, workspace_path=self.workspace, **arguments)
+
+    @property
+    def run_dir(self):
+        (found,) = self.workspace.glob("run_*")
+        return found
+
+    def launches(self):
+        return len(list((self.folder / "platform").glob("*")))

@@ -15,6 +15,7 @@ from modelyard.core.errors import DocumentError
 from modelyard.tuning.document import direction_of, read_tune
 from modelyard.tuning.metrics.rules import STEP_NAMES
 from modelyard.tuning.searcher import Rungs
+from modelyard.tuning.searchers.median import MedianRule
 from modelyard.tuning.trial import Objective
 
 LR = {"low": 1e-5, "high": 0.1}
@@ -92,6 +93,34 @@ def test_absolute_paths_stay(tmp_path):
     assert (work.cwd, work.inputs) == (Path("/else"), ("/data",))
 
 
+@pytest.mark.parametrize(
+    ("said", "sources", "first", "inform"),
+    [
+        ("old", [("old", None)], 1, True),
+        (["old", "runs/old"], [("old", None), ("HERE/runs/old", None)], 1, True),
+        (
+            {"from": [{"study": "old", "storage": "sqlite:///x.db"}], "first": 3, "inform": False},
+            [("old", "sqlite:///x.db")], 3, False,
+        ),
+    ],
+)  # fmt: skip
+def test_earlier_studies_are_named_in_the_yard_by_their_folder_or_in_a_database(
+    tmp_path, said, sources, first, inform
+):
+    warm = read(tmp_path, warm_start=said).warm_start
+    named = [(each.study, each.url) for each in warm.sources]
+    assert named == [(study.replace("HERE", str(tmp_path)), url) for study, url in sources]
+    assert (warm.first, warm.inform) == (first, inform)
+
+
+def test_the_median_rule_is_asked_for_by_its_name_or_with_its_numbers(tmp_path):
+    assert read(tmp_path).median is None
+    assert read(tmp_path, stop="median").median == MedianRule()
+    said = {"rule": "median", "after_trials": 2, "from_step": 0, "every": 3, "average": True}
+    rule = MedianRule(after_trials=2, from_step=0, every=3, average=True)
+    assert read(tmp_path, stop=said).median == rule
+
+
 def test_several_objectives(tmp_path):
     document = read(tmp_path, metric=["loss", {"name": "size", "direction": "minimize"}])
     assert [(o.metric, o.direction) for o in document.objectives] == [
@@ -141,6 +170,19 @@ def test_a_name_tells_its_direction_or_does_not(name, direction):
         ]),
         ({"trials": 0}, ["trials = 0: is out of range; use at least 1 and at most 1000000"]),
         ({"target": "low"}, ['target = "low": is not a number; write a number above -inf']),
+        ({"stop": "mean"}, ['stop.rule = "mean": is not known; use one of median']),
+        ({"stop": {"after_trial": 2}}, [
+            "stop.after_trial = 2: is an unknown key; did you mean after_trials?",
+        ]),
+        ({"warm_start": []}, [
+            "warm_start = []: names no study; list names of studies, or folders of runs",
+        ]),
+        ({"warm_start": [3]}, [
+            "warm_start[0] = 3: is no study; write a study's name, a run's folder, or {study: NAME, "
+            "storage: URL}",
+        ]),
+        ({"warm_start": [{"study": "a"}]}, ["warm_start[0].storage: is missing; write a string"]),
+        ({"warm_start": {"from": ["a"], "best": 2}}, None),
         ({"start": [{"lr": 5}]}, None),
         ({"start": [{"other": 5}]}, None),
         ({"read": {"patterns": {"x": "("}}}, None),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from modelyard.core.errors import TuneError
 from modelyard.core.locks import held
 from modelyard.tuning.dimensions import Dimension
-from modelyard.tuning.study import Study, distribution
+from modelyard.tuning.study import Study, distribution, read_stored
 from modelyard.tuning.trial import Ended, Proposal, TrialState
 
 DIMENSIONS = (
@@ -160,6 +160,29 @@ def test_notes_and_what_a_study_remembers_are_json(study):
     assert study().attributes(number)["stopped"] == {"failed": False, "why": "ä"}
     assert study().remembered("identity") == {"x": [1, None, "ü"]}
     assert study().remembered("nothing") is None
+
+
+def test_a_driver_is_heard_of_by_whoever_opens_the_study(study):
+    """By the database's clock, which all have in common."""
+    one = study()
+    assert one.silent_s("yard:0") is None
+    one.beat("yard:0")
+    assert study().silent_s("yard:0") == pytest.approx(0.0, abs=20.0)
+    one.remember("driver:yard:0", one.remembered("driver:yard:0") - 3600)
+    assert study().silent_s("yard:0") == pytest.approx(3600.0, abs=20.0)
+
+
+def test_a_study_is_read_without_making_one(study, url):
+    one = study()
+    added(one)
+    one.tell(0, Ended(state=TrialState.COMPLETE, values=(0.5,)))
+    one.remember("identity", {"objectives": [["loss", "minimize", "last"]]})
+    stored = read_stored(url, one.name)
+    assert stored.directions == ("minimize",)
+    assert stored.remembered["identity"] == {"objectives": [["loss", "minimize", "last"]]}
+    assert [(trial.value, values) for trial, values in stored.trials] == [(0.5, {"lr": 1e-3})]
+    with pytest.raises(TuneError, match="there is no study 'nobody' here"):
+        read_stored(url, "nobody")
 
 
 def test_times_are_there_when_things_have_happened(study):

@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from tests.unit.tuning.tao_bench import SCHEMA, SPECS, make_skill
 
 from modelyard.core.errors import DocumentError
+from modelyard.tuning.tao.automl import AutoML as OurAutoML
+from modelyard.tuning.tao.automl_plan import PLATFORMS
 from modelyard.tuning.tao.calls import trial_call
+from modelyard.tuning.tao.checkpoints import Checkpoint, checkpoint_of
 from modelyard.tuning.tao.request import argument_names
 from modelyard.tuning.tao.result import comparison
+from modelyard.tuning.tao.resuming import ENVIRONMENT, Ancestor, checkpoint_in, resume_place, resumed
 from modelyard.tuning.tao.settings import Retention, implied_direction, read_tao_settings
 from modelyard.tuning.tao.skill import read_skill
 from modelyard.tuning.tao.specs import (
@@ -206,3 +210,94 @@ def test_calls(tmp_path, script):
     ((method, expected),) = sdk.asked
     call = trial_call(read_skill(folder, "train"), context.default_specs, {})
     assert (call.method, {**call.arguments, "gpu_count": 2}) == (method, expected)
+
+
+@pytest.mark.parametrize("path", [True, False], ids=["path", "switch"])
+@pytest.mark.parametrize("switch", [True, False], ids=["resume", "none"])
+@pytest.mark.parametrize("network", ["toy", "nvpanoptix3d"])
+def test_going_on_from_a_checkpoint(tmp_path, path, switch, network):
+    train = {"num_epochs": 9, **({"resume": None} if switch else {}),
+             **({"resume_training_checkpoint_path": None} if path else {})}  # fmt: skip
+    kept = tmp_path / "platform" / "job-1" / "model_epoch_002.pth"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    platform = {"mounts": [{"host_path": str(tmp_path / "platform"), "container_path": "/results"}]}
+    folder = make_skill(tmp_path / "toy")
+    info = folder / "references" / "skill_info.yaml"
+    info.write_text(yaml.safe_dump({**yaml.safe_load(info.read_text()), "network_arch": network}))
+    (folder / "references" / "spec_template_train.yaml").write_text(yaml.safe_dump({"train": train}))
+    (folder / "schemas" / "train.schema.json").write_text(json.dumps({"default": {"train": train}}))
+    runner = theirs.AutoMLRunner(Recording(), folder, poll_interval=0)
+    rec = SimpleNamespace(id=0, resume_from_job_id="job-1", resume_from_epoch=3, resume_from_step=None)
+    expected = runner._apply_resume_checkpoint({"train": copy.deepcopy(train)}, rec, platform)
+    skill = read_skill(folder, "train")
+    place = resume_place(skill, {"train": train})
+    assert bool(place) == (path or switch)
+    own = {"train": train}
+    if place:
+        parent = Ancestor(job_id="job-1", epoch=3)
+        found = checkpoint_in(Recording(), platform, parent, place=place, network=network)
+        assert found == "/results/job-1/model_epoch_002.pth"
+        own = resumed(own, place, found, network=network)
+        environment = runner._apply_resume_environment(platform, rec)["env_vars"]
+        assert environment == ENVIRONMENT
+    assert own == expected
+
+
+NAMED = st.sampled_from(
+    ["model_epoch_{:03d}.pth", "epoch={}-step=5.ckpt", "model_best_{}.pth", "epoch_{}.pth"]
+)
+KEPT = st.lists(st.tuples(NAMED, st.integers(0, 5)), max_size=5)
+
+
+@given(KEPT, st.integers(1, 5))
+def test_which_checkpoint(kept, epoch):
+    from tao_sdk.checkpoints import select_checkpoint_path
+
+    paths = [name.format(number) for name, number in kept if not name.startswith("epoch=")]  # it reads none
+    expected = select_checkpoint_path(paths, epoch=epoch)
+    own = checkpoint_of([Checkpoint(path=path) for path in paths], epoch=epoch)
+    assert (own is None) == (expected is None)
+    if own is not None:  # which of two that are as good is open
+        assert Checkpoint(path=own).epoch == Checkpoint(path=expected).epoch
+
+
+def test_the_arguments_of_the_lower_level():
+    import inspect
+
+    from tao_automl import AutoML
+
+    own = inspect.signature(OurAutoML.__init__).parameters
+    for name, parameter in inspect.signature(AutoML.__init__).parameters.items():
+        assert own[name].default == parameter.default
+    assert list(own) == list(inspect.signature(AutoML.__init__).parameters)
+    methods = ("next_recommendation", "report_result", "get_best", "get_progress", "get_history",
+               "get_pareto_front", "get_status", "is_complete", "finish")  # fmt: skip
+    for name in methods:
+        theirs_takes, ours_takes = (inspect.signature(getattr(kind, name)) for kind in (AutoML, OurAutoML))
+        assert list(ours_takes.parameters) == list(theirs_takes.parameters)
+
+
+def test_the_keys_of_the_lower_level(tmp_path):
+    from tao_automl import AutoML
+
+    told = []
+    for kind, folder in ((AutoML, tmp_path / "theirs"), (OurAutoML, tmp_path / "ours")):
+        settings = {"algorithm": "bayesian", "metric": "loss", "automl_max_recommendations": 1}
+        automl = kind(str(folder), "toy", copy.deepcopy(SPECS), settings, search_schema=SCHEMA)
+        (rec,) = automl.next_recommendation()
+        automl.report_result(rec.id, 0.5)
+        assert automl.is_complete()
+        status = automl.get_status()
+        told.append([
+            sorted(status), sorted(status["progress"]), sorted(rec.keys()), automl.get_best().result,
+            set(status["best"]), set(status["recommendations"][0]),
+        ])  # fmt: skip
+        automl.finish()
+    assert told[0][:4] == told[1][:4]
+    assert told[0][4] <= told[1][4]
+    assert told[0][5] - told[1][5] <= {"created_on", "last_modified", "adjustments", "feedback"}
+
+
+def test_plans_name_the_same_platforms():
+    assert set(PLATFORMS) == set(theirs._PLATFORMS)

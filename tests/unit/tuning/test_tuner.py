@@ -392,6 +392,19 @@ def test_a_trial_that_is_stopped_is_really_ended_and_its_place_is_filled_again(t
     assert any(datetime.fromisoformat(job["started_at"]) > freed for job in jobs(yard))
 
 
+def test_the_median_rule_ends_what_is_worse_than_half_of_what_is_complete(tune, tmp_path):
+    """Trials of 0.5 and below end by themselves; the others would wait for ever after their first step."""
+    job = "print(f'step 1 loss: {x}', flush=True); x > 0.5 and time.sleep(60); print(f'step 2 loss: {x / 2}')"
+    result = tune(
+        command=script(tmp_path, job), space=X, metric="loss", trials=4, stop={"after_trials": 2},
+        start=[{"x": 0.4}, {"x": 0.9}, {"x": 0.1}],
+    )  # fmt: skip
+    assert states(result) == [COMPLETE, COMPLETE, PRUNED, COMPLETE]
+    assert result.trials[2].why == "stopped at step 1, where it had 0.9"
+    with pytest.raises(TuneError, match="another stop"):
+        tune(command=script(tmp_path, job), space=X, metric="loss", trials=4)
+
+
 def test_a_target_ends_the_search(tune, tmp_path):
     command = script(tmp_path, "print('acc:', int(sys.argv[2]) / 10)") + " {trial}"
     result = tune(command=command, space=X, metric="acc", trials=30, target=0.2)

@@ -120,6 +120,19 @@ def test_where_there_is_no_study_it_is_told(tmp_path, view):
         view_study(tmp_path / "one")
 
 
+def test_a_study_that_is_being_made_is_told_as_that(tmp_path, view):
+    view(TRIALS)
+    (tmp_path / "one" / "study.json").unlink()  # as it is between the two
+    with pytest.raises(TuneError, match="the study is being made and has no trial yet; look again"):
+        view_study(tmp_path / "one")
+
+
+def test_a_running_trial_tells_who_looks_after_it_and_when_that_was_heard_of(view):
+    seen = view(TRIALS).trials
+    assert [each.driver for each in seen] == ["", "", "", "", "made", ""]
+    assert seen[4].silent_s is None
+
+
 def test_a_study_is_in_its_runs_folder_unless_a_url_is_given(tmp_path):
     assert study_url(tmp_path, None) == f"sqlite:///{tmp_path}/study.db"
     assert study_url(tmp_path, "postgresql://h/x") == "postgresql://h/x"

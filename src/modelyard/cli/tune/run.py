@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 @click.option("--name", help="Of the study, in place of the file's.")
 @click.option("--resume", is_flag=True, help="Go on with a study that is there; refuse to begin one.")
 @click.option("--fresh", is_flag=True, help="Begin anew: a study of this name is set aside.")
+@click.option(
+    "--abandon-foreign", is_flag=True,
+    help="Count running trials of other yards as failed whose tuners were not heard of for 10 minutes.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check everything and show the first trial; nothing is made.")
 @backend_option
 @storage_option
@@ -61,7 +65,7 @@ def command(
     from modelyard.tuning.preparing import preflight, prepare
     from modelyard.tuning.tuner import Tuner
 
-    resume, fresh = told.pop("resume"), told.pop("fresh")
+    resume, fresh, abandon = told.pop("resume"), told.pop("fresh"), told.pop("abandon_foreign")
     declaration = _changed(declared(file, told), told)
     search = prepare(declaration, yard_dir.absolute() / "runs")
     cpus = declaration.workload.resources.cpus
@@ -69,14 +73,16 @@ def command(
     opened = open_backend(execution, search.run_dir / "jobs")
     preflight(search, opened, execution.environment)
     _check_presence(search, resume=resume, fresh=fresh)
+    learnt = _learnt(search, fresh=fresh)
     if dry_run:
-        _tell_plan(declaration, search, as_json=as_json)
+        _tell_plan(declaration, search, learnt, as_json=as_json)
         return
     if fresh:
         _set_aside(search.run_dir)
     yard = open_yard(yard_dir, create=True)
     with _shown(search, quiet=as_json) as hooks:
-        result = Tuner(search, yard=yard, backend=opened, hooks=hooks).run()
+        tuner = Tuner(search, yard=yard, backend=opened, hooks=hooks, abandon_foreign=abandon)
+        result = tuner.run()
     _tell(result, search, as_json=as_json)
     sys.exit(EXIT_STATUS[result.outcome])
 
@@ -106,6 +112,19 @@ def _check_presence(search: Search, *, resume: bool, fresh: bool) -> None:
         raise click.UsageError("--fresh sets a folder aside, not a database; give the study another --name")
 
 
+def _learnt(search: Search, *, fresh: bool) -> tuple[str, ...]:
+    """What a study that begins takes from earlier ones, told before anything is made."""
+    from modelyard.tuning.earlier import gathered
+    from modelyard.tuning.tuner import sought
+
+    if search.warm_start is None or ((search.run_dir / "study.json").exists() and not fresh):
+        return ()
+    told = gathered(search.warm_start, sought(search)).told
+    for line in told:
+        click.echo(f"note: learns from {line}", err=True)
+    return told
+
+
 def _set_aside(run_dir: Path) -> None:
     """Rename the folder of an earlier study of this name, which nobody works on."""
     from modelyard.core.errors import RunBusy
@@ -122,7 +141,7 @@ def _set_aside(run_dir: Path) -> None:
     run_dir.rename(aside)
 
 
-def _tell_plan(declaration: TuneDeclaration, search: Search, *, as_json: bool) -> None:
+def _tell_plan(declaration: TuneDeclaration, search: Search, learnt: Sequence[str], *, as_json: bool) -> None:
     """What a dry run tells."""
     from modelyard.jobs.command import render_argv, render_shell
     from modelyard.tuning.workload import Attempt, expanded
@@ -146,6 +165,7 @@ def _tell_plan(declaration: TuneDeclaration, search: Search, *, as_json: bool) -
         "parameters": {each.name: [d.name for d in each.dimensions] for each in search.space.parameters},
         "first": assignments,
         "command": list(words),
+        **({"learns from": list(learnt)} if learnt else {}),
     }
     if as_json:
         print_json(record)

@@ -30,7 +30,11 @@ _KEYS = frozenset({
     "target", "parallel", "seed", "confirm_seeds", "start", "timeout", "retries", "config", "resources",
     "read", "fail_alike",
 })  # fmt: skip
-_ALGORITHMS = ("asha", "bayesian", "cmaes", "hyperband", "random", "tpe")
+#: Those that need nobody to be asked: `llm` and `hybrid` send trials to somebody.
+_ALGORITHMS = (
+    "asha", "bayesian", "bfbo", "bohb", "cmaes", "dehb", "hyperband", "hyperband_es", "nsga2", "pbt",
+    "random", "tpe",
+)  # fmt: skip
 _LONGEST, _MOST_FAULTS, _LONGEST_FAULT, _LONGEST_WISH = 20_000, 12, 300, 4000
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCED = re.compile(r"\A```(?:ya?ml)?[ \t]*\n(.*?)\n?```\Z", re.DOTALL)
@@ -48,12 +52,19 @@ space:
   batch_size: {choices: [16, 32, 64], default: 32}
   optimizer: {choices: [adam, sgd]}
   momentum: {low: 0.0, high: 0.99, when: {optimizer: sgd}}
-algorithm: tpe                             # or bayesian (few, costly trials), cmaes, random, asha, hyperband
+algorithm: tpe                             # or another of those below
 trials: 40
 parallel: 1
 
+Algorithms: bayesian (few, costly trials), bfbo (the same, several at once), tpe, cmaes, random; asha, \
+hyperband, hyperband_es, bohb, dehb where a metric after each epoch tells; pbt where values may change \
+during training. With several objectives, metric: [{name: val_loss, direction: minimize}, {name: latency_ms, \
+direction: minimize}], take bayesian, nsga2 or tpe.
+
 A range has low and high, both finite, and may have log, step, integer, power_of: 2 or multiple_of: 8. \
-Only asha and hyperband have rungs: {low: 1, high: 27, eta: 3}, in the steps that the command reports. \
+Only asha, hyperband, hyperband_es, bohb, dehb and pbt have rungs: {low: 1, high: 27, eta: 3}, in the steps \
+that the command reports; pbt has promote: true in them too, a command that goes on from the checkpoint in \
+{parent_dir}, and parallel: 2 or more. \
 Other keys: budget: 2h, target, seed, confirm_seeds, start (a list of configurations), timeout: 30min, \
 retries, config, resources: {cpus: 1, gpus: 0}. Use no other keys. Parameters are named as the command \
 takes them. Take names and numbers from the wish; what it does not say, choose with care."""

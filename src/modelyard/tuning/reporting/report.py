@@ -75,6 +75,7 @@ def render_report(view: StudyView) -> str:
 def sentences(view: StudyView) -> list[str]:
     """What was learnt, each sentence computed from the trials."""
     told = [_best_sentence(view), *_confirmation_sentences(view), *_front_sentences(view)]
+    told += [f"The search began with what an earlier study had measured: {each}." for each in view.earlier]
     told += _importance_sentences(view)
     return [*told, *_failure_sentences(view), *_savings_sentences(view)]
 

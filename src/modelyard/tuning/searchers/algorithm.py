@@ -43,7 +43,7 @@ class Algorithm:
         if len(settings.directions) > 1 and not self.several:
             raise TuneError(
                 f"{self.name}: there are {len(settings.directions)} objectives and it works with one; "
-                "use tpe, or name one objective"
+                "use bayesian, nsga2 or tpe, or name one objective"
             )
         if self.rungs and settings.rungs is None:
             raise TuneError(

@@ -31,4 +31,4 @@ def _options(section: Section) -> Options:
     return (("engine", engine), *start_option(START)(section))
 
 
-BAYESIAN = Algorithm(name="bayesian", make=_bayesian, options=_options)
+BAYESIAN = Algorithm(name="bayesian", make=_bayesian, options=_options, several=True)

@@ -7,6 +7,7 @@ Increasing Population Size" (2005).
 The state of the strategy is nowhere stored. A proposal notes its generation and from whose number it was
 drawn, the first of a generation also which trials the strategy was told before: from these the strategy is
 brought up again, in any process. Failed and stopped trials are no part of a generation; it waits for others.
+With trials of earlier studies the strategy begins around the best of them instead of the default.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from cmaes import CatCMAwM  # type: ignore[import-untyped]
 
-from modelyard.tuning.dimensions import Coordinate, Dimension
+from modelyard.tuning.dimensions import Coordinate, Dimension, Point
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm
 from modelyard.tuning.searchers.optuna_samplers import trial_seed
@@ -52,6 +53,7 @@ class CMAESSearcher:
         self._axes = _axes(settings.dimensions)
         # What the strategy was told, generation by generation, and the strategy after it.
         self._grown: tuple[tuple[Any, ...], CatCMAwM] | None = None
+        self._sign = 1.0 if settings.directions[0] == "minimize" else -1.0
         self._free = bool(self._axes.numbers or self._axes.integers or self._axes.choices)
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:
@@ -61,12 +63,13 @@ class CMAESSearcher:
         if self._free:
             mine = {trial.number: trial for trial in trials if _NOTE in trial.notes}
             told = _told(mine.values())
-            strategy = self._brought_up([[mine[n] for n in numbers] for numbers in told])
+            start = self._start(trials)
+            strategy = self._brought_up([[mine[n] for n in numbers] for numbers in told], start)
             complete = [t for t in mine.values() if t.state is TrialState.COMPLETE and _of(t) == len(told)]
             news = complete[: strategy.population_size] if len(complete) >= strategy.population_size else []
             if news:
                 told.append([trial.number for trial in news])
-                strategy = self._brought_up([[mine[n] for n in numbers] for numbers in told])
+                strategy = self._brought_up([[mine[n] for n in numbers] for numbers in told], start)
             notes = {
                 _NOTE: {"generation": len(told), "drawn": number, **({"told": told[-1]} if news else {})}
             }
@@ -79,37 +82,44 @@ class CMAESSearcher:
         """Every trial: this searcher does not judge running ones."""
         return True
 
-    def _brought_up(self, generations: list[list[Trial]]) -> CatCMAwM:
+    def _start(self, trials: Sequence[Trial]) -> Point | None:
+        """Around what the first strategy begins: the best of earlier studies, else the default."""
+        earlier = [t for t in trials if t.number < 0 and t.values and all(part <= 0 for part in t.excess)]
+        best = min(earlier, key=lambda t: (self._sign * (t.value or 0.0), t.number), default=None)
+        return self._settings.default if best is None else best.point
+
+    def _brought_up(self, generations: list[list[Trial]], start: Point | None) -> CatCMAwM:
         """The strategy after it was told these generations; the caller's to change."""
-        key = tuple(tuple((t.number, t.values, t.excess) for t in trials) for trials in generations)
-        done, strategy = self._grown or ((), self._fresh(0))
-        if key[: len(done)] != done:
-            done, strategy = (), self._fresh(0)
+        begun = tuple((start or {}).items())
+        key = (begun, *(tuple((t.number, t.values, t.excess) for t in trials) for trials in generations))
+        done, strategy = self._grown or ((), None)
+        if strategy is None or key[: len(done)] != done:
+            done, strategy = (begun,), self._fresh(0, start)
         strategy = copy.deepcopy(strategy)
         for i in range(len(done), len(key)):
-            strategy = self._after(strategy, generations[i])
+            strategy = self._after(strategy, generations[i - 1])
         self._grown = (key, copy.deepcopy(strategy))
         return strategy
 
     def _after(self, strategy: CatCMAwM, trials: Sequence[Trial]) -> CatCMAwM:
         """The strategy after one generation, or a new one with twice the population."""
         seed = self._settings.seed
-        losses = _losses(trials, 1.0 if self._settings.directions[0] == "minimize" else -1.0)
+        losses = _losses(trials, self._sign)
         drawn = [_drawn(strategy, seed, int(trial.notes[_NOTE]["drawn"])) for trial in trials]
         strategy.tell(list(zip(drawn, losses, strict=True)))
         # Of choices alone the strategy does not know when to stop.
         stops = bool(self._axes.numbers or self._axes.integers) and strategy.should_stop()
         return self._fresh(2 * strategy.population_size) if stops else strategy
 
-    def _fresh(self, population: int) -> CatCMAwM:
-        """A strategy at its start: around the default the first time, anywhere later."""
-        axes, default = self._axes, self._settings.default
+    def _fresh(self, population: int, start: Point | None = None) -> CatCMAwM:
+        """A strategy at its start: around a point the first time, anywhere later."""
+        axes = self._axes
         gaussian = (*axes.numbers, *axes.integers)
         mean = np.full(len(gaussian), 0.5)
         if population:
             mean = np.random.default_rng([self._settings.seed, population]).uniform(size=len(gaussian))
-        elif default is not None:
-            mean = np.array([place(each, default[each.name]) for each in gaussian])
+        elif start is not None:
+            mean = np.array([place(each, start[each.name]) for each in gaussian])
         return CatCMAwM(
             x_space=[[0.0, 1.0] for _ in axes.numbers] or None,
             z_space=[_places(each) for each in axes.integers] or None,

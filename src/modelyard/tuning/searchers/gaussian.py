@@ -1,10 +1,9 @@
-"""The Gaussian process behind Bayesian optimisation by BoTorch, and the place it promises most of.
+"""Gaussian processes over trials, and the place where a function of them is highest.
 
 A process whose length scales are expected to grow with the number of dimensions (Hvarfner et al., ICML
-2024), and log noisy expected improvement over the complete trials, running ones among them as if they had
-ended as the model thinks (Ament et al., arXiv 2310.20708). Failed trials have no value: a second model
-learns from them where trials end well, and the improvement is weighted with that chance, as it is for
-constraints (Gardner et al., ICML 2014).
+2024). Failed trials have no value: a second model learns from them where trials end well, and what is
+searched for is weighted with that chance, as it is for constraints (Gardner et al., ICML 2014). What is
+searched for is in `improvement.py` and `penalisation.py`.
 
 Needs torch and BoTorch, which take seconds to import.
 """
@@ -12,20 +11,21 @@ Needs torch and BoTorch, which take seconds to import.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
-from botorch.acquisition.logei import qLogNoisyExpectedImprovement
 from botorch.exceptions.errors import ModelFittingError
 from botorch.fit import fit_gpytorch_mll
 from botorch.models.gp_regression import SingleTaskGP
+from botorch.models.gpytorch import BatchedMultiOutputGPyTorchModel
 from botorch.models.kernels.categorical import CategoricalKernel
+from botorch.models.model import Model
 from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scaled_prior
 from botorch.optim.optimize import optimize_acqf
 from botorch.optim.optimize_mixed import optimize_acqf_mixed_alternating
-from botorch.sampling.normal import SobolQMCNormalSampler
 from botorch.utils.sampling import manual_seed
 from gpytorch.constraints import GreaterThan  # type: ignore[import-untyped]
 from gpytorch.kernels import Kernel, ScaleKernel  # type: ignore[import-untyped]
@@ -36,7 +36,8 @@ from gpytorch.utils.errors import NanError, NotPSDError  # type: ignore[import-u
 from torch import Tensor
 
 from modelyard.tuning.dimensions import Coordinate, Dimension
-from modelyard.tuning.searchers.scaling import coordinate, place, size
+from modelyard.tuning.searchers.conditions import Conditions
+from modelyard.tuning.searchers.scaling import at_place, coordinate, place, size
 from modelyard.tuning.trial import Trial, TrialState
 
 #: Dimensions with more values than these are searched as numbers and rounded.
@@ -45,92 +46,114 @@ _MOST_VALUES = 20
 #: BoTorch's own floor keeps a search from the last decimals. Of what is only 1 or -1 a tenth: without it such
 #: a model believes in nothing between two trials.
 _VALUES, _LABELS = (-7.0, 3.0), (-2.3, 0.5)
-_SAMPLES, _RESTARTS, _RAW = 128, 8, 512
+_RESTARTS, _RAW = 8, 512
 
 
 class NoModel(Exception):  # noqa: N818  (the case it names)
     """No model could be fitted to these trials."""
 
 
-def most_promising(
-    dimensions: Sequence[Dimension], trials: Sequence[Trial], *, sign: float, seed: int
-) -> list[float]:
-    """The place that promises most: a number from 0 to 1 for each dimension, of a choice its index.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """Trials by what models learn from them."""
+
+    complete: tuple[Trial, ...]
+    # Of the complete ones, those that keep all constraints.
+    feasible: tuple[Trial, ...]
+    failed: tuple[Trial, ...]
+    running: tuple[Trial, ...]
+
+
+def known(trials: Sequence[Trial]) -> Known:
+    """The trials by what models learn from them; stopped ones, which have no value, are left out."""
+    of = {state: tuple(t for t in trials if t.state is state) for state in TrialState}
+    complete = of[TrialState.COMPLETE]
+    return Known(
+        complete=complete,
+        feasible=tuple(trial for trial in complete if all(part <= 0 for part in trial.excess)),
+        failed=of[TrialState.FAILED],
+        running=of[TrialState.RUNNING],
+    )
+
+
+def highest(
+    function: Callable[[], AcquisitionFunction], dimensions: Sequence[Dimension], *, seed: int,
+    conditions: Conditions | None = None,
+) -> list[float]:  # fmt: skip
+    """The place where a function is highest: a number from 0 to 1 for each dimension, of a choice its index.
 
     Args:
+        function: Makes it, and the models it is made of.
         dimensions: Those with more than one value.
-        trials: Complete ones among them; `sign` times their values is to be low.
-        sign: 1 or -1.
         seed: Of all that is drawn.
+        conditions: What counts where; None: everything.
 
     Raises:
         NoModel: The numbers allow none.
     """
     with _deterministic(seed):
         try:
-            found: list[float] = _highest(_promise(dimensions, trials, sign), dimensions).tolist()
+            asked = function()
+            asked = asked if conditions is None else Moved(asked, dimensions, conditions)
+            found: list[float] = _highest(asked, dimensions).tolist()
         except (ModelFittingError, NanError, NotPSDError) as error:
             raise NoModel(str(error)) from error
     return found
 
 
-def _promise(dimensions: Sequence[Dimension], trials: Sequence[Trial], sign: float) -> Promise:
-    of = {state: [t for t in trials if t.state is state] for state in TrialState}
-    complete, failed = of[TrialState.COMPLETE], of[TrialState.FAILED]
-    feasible = [trial for trial in complete if all(part <= 0 for part in trial.excess)]
-    ahead = _places(dimensions, [*of[TrialState.RUNNING], *failed])
-    chances = _chances(dimensions, complete, failed)
-    if not feasible:
-        return Promise(chances[0], None, chances)
-    values = [-sign * (trial.values or (math.nan,))[0] for trial in feasible]
-    model = _fitted(dimensions, feasible, _tamed(values))
-    improvement = qLogNoisyExpectedImprovement(
-        model=model,
-        X_baseline=_places(dimensions, feasible),
-        X_pending=ahead if len(ahead) else None,
-        sampler=SobolQMCNormalSampler(torch.Size([_SAMPLES]), seed=0),
-    )
-    return Promise(model, improvement, chances)
+def chances(dimensions: Sequence[Dimension], trials: Known) -> list[BatchedMultiOutputGPyTorchModel]:
+    """Models that are above 0 where trials end well, and where each constraint holds.
 
-
-def _chances(
-    dimensions: Sequence[Dimension], complete: Sequence[Trial], failed: Sequence[Trial]
-) -> list[SingleTaskGP]:
-    """Models that are above 0 where trials end well, and where each constraint holds."""
-    models = []
-    if failed:
-        ends = [1.0] * len(complete) + [-1.0] * len(failed)
-        models.append(_fitted(dimensions, [*complete, *failed], ends, noise=_LABELS))
-    width = max((len(trial.excess) for trial in complete), default=0)
-    measured = [trial for trial in complete if len(trial.excess) == width]
+    As long as no trial keeps the constraints there is nothing else to go by, and trials that run count for
+    these models as if they had ended as the models think: there nothing more is to be learnt.
+    """
+    models: list[BatchedMultiOutputGPyTorchModel] = []
+    if trials.failed:
+        ends = [1.0] * len(trials.complete) + [-1.0] * len(trials.failed)
+        models.append(fitted(dimensions, [*trials.complete, *trials.failed], ends, noise=_LABELS))
+    width = max((len(trial.excess) for trial in trials.complete), default=0)
+    measured = [trial for trial in trials.complete if len(trial.excess) == width]
     kept = [[-trial.excess[i] for trial in measured] for i in range(width)]
-    return [*models, *(_fitted(dimensions, measured, values) for values in kept)]
+    models += [fitted(dimensions, measured, values) for values in kept]
+    if trials.feasible or not trials.running:
+        return models
+    return [_as_if_ended(model, places(dimensions, trials.running)) for model in models]
 
 
-def _fitted(
+def fitted(
     dimensions: Sequence[Dimension], trials: Sequence[Trial], values: Sequence[float],
     *, noise: tuple[float, float] = _VALUES,
 ) -> SingleTaskGP:  # fmt: skip
+    """A process through one value for each of the trials."""
     targets = torch.tensor(values, dtype=torch.double).unsqueeze(-1)
-    places = _places(dimensions, trials)
-    model = SingleTaskGP(places, targets, likelihood=_likelihood(*noise), covar_module=_kernel(dimensions))
+    at = places(dimensions, trials)
+    model = SingleTaskGP(at, targets, likelihood=_likelihood(*noise), covar_module=_kernel(dimensions))
     fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     return model
 
 
-def _places(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> Tensor:
+def places(dimensions: Sequence[Dimension], trials: Sequence[Trial]) -> Tensor:
+    """Where trials are: trials x dimensions."""
     rows = [[_column(each, trial.point[each.name]) for each in dimensions] for trial in trials]
     return torch.tensor(rows, dtype=torch.double)
 
 
+def _as_if_ended(model: BatchedMultiOutputGPyTorchModel, at: Tensor) -> BatchedMultiOutputGPyTorchModel:
+    with torch.no_grad():
+        return model.condition_on_observations(at, model.posterior(at).mean)
+
+
 class Promise(AcquisitionFunction):
-    """The logarithm of an improvement, weighted with the chances that models are above 0."""
+    """The logarithm of what is searched for, weighted with the chances that models are above 0."""
 
     improvement: AcquisitionFunction | None
     X_baseline: Tensor | None
 
     def __init__(
-        self, model: SingleTaskGP, improvement: AcquisitionFunction | None, chances: Sequence[SingleTaskGP]
+        self,
+        model: Model,
+        improvement: AcquisitionFunction | None,
+        chances: Sequence[BatchedMultiOutputGPyTorchModel],
     ) -> None:
         super().__init__(model=model)
         self.improvement = improvement
@@ -145,6 +168,24 @@ class Promise(AcquisitionFunction):
             ratio = posterior.mean / posterior.variance.clamp_min(1e-12).sqrt()
             total = total + torch.special.log_ndtr(ratio).squeeze(-1).squeeze(-1)
         return total
+
+
+class Moved(AcquisitionFunction):
+    """A function where it is asked at places with all that does not count at its default."""
+
+    def __init__(
+        self, function: AcquisitionFunction, dimensions: Sequence[Dimension], conditions: Conditions
+    ) -> None:
+        super().__init__(model=function.model)
+        self.function, self._conditions = function, conditions
+        self.X_baseline = getattr(function, "X_baseline", None)
+        default = [_column(each, conditions.default[each.name]) for each in dimensions]
+        self._default = torch.tensor(default, dtype=torch.double)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Of places b x 1 x d, b values."""
+        found: Tensor = self.function(self._conditions.moved(X, self._default, at_place))
+        return found
 
 
 def _kernel(dimensions: Sequence[Dimension]) -> Kernel:
@@ -195,14 +236,16 @@ def _highest(function: AcquisitionFunction, dimensions: Sequence[Dimension]) -> 
     return found[0]
 
 
-def _tamed(values: Sequence[float]) -> list[float]:
+def tamed(values: Sequence[float], *, least: float = math.inf) -> list[float]:
     """Values whose bad tail is cut: a run that diverged is bad, and no more has to be known of it.
 
-    More is better. The cut is below the worst quarter, two times as far as that is from the best.
+    More is better. The cut is below the worst quarter, two times as far as that is from the best, and never
+    above `least`.
     """
     ranked = sorted(values)
     quarter, best = ranked[len(ranked) // 4], ranked[-1]
-    return [max(quarter - 2 * (best - quarter), value) for value in values]
+    cut = min(least, quarter - 2 * (best - quarter))
+    return [max(cut, value) for value in values]
 
 
 @contextmanager

@@ -128,7 +128,8 @@ class HalvingSearcher:
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:
         """See `Searcher.propose`."""
-        promotion = self.promotion(trials) if self._rungs.promote else None
+        own = [trial for trial in trials if trial.number >= 0]
+        promotion = self.promotion(own) if self._rungs.promote else None
         if promotion is None:
             return self.beginning(trials, number)
         parent, budget = promotion
@@ -256,8 +257,8 @@ class HyperbandSearcher(HalvingSearcher):
 
 
 def _new(trial: Trial) -> bool:
-    """Whether a trial is a new configuration; a retry takes the place of the one that failed."""
-    return trial.parent is None and trial.source != "retry"
+    """Whether a trial is a new configuration of this study; a retry takes the place of what failed."""
+    return trial.number >= 0 and trial.parent is None and trial.source != "retry"
 
 
 def _furthest(configuration: Configuration) -> Trial:

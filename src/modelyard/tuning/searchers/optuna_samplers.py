@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
@@ -26,7 +27,7 @@ from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
 from modelyard.tuning.searchers.scaling import fixed, inside, settled, sobol_point
 from modelyard.tuning.study import distribution
-from modelyard.tuning.trial import Proposal, Trial, TrialState
+from modelyard.tuning.trial import Direction, Proposal, Trial, TrialState
 
 #: A Gaussian process looks at no more trials than these: its cost grows with their cube.
 _MOST_COMPLETE, _MOST_PENDING = 200, 32
@@ -141,21 +142,27 @@ class GaussianSearcher(OptunaSearcher):
 
     def history(self, trials: Sequence[Trial]) -> list[FrozenTrial]:
         """As many trials as a Gaussian process can carry."""
-        sign = 1.0 if self._settings.directions[0] == "minimize" else -1.0
-        return super().history(instructive(trials, sign=sign, most=_MOST_COMPLETE, pending=_MOST_PENDING))
+        kept = instructive(
+            trials, signs=signs(self._settings.directions), most=_MOST_COMPLETE, pending=_MOST_PENDING
+        )
+        return super().history(kept)
 
 
-def instructive(trials: Sequence[Trial], *, sign: float, most: int, pending: int) -> list[Trial]:
+def signs(directions: Sequence[Direction]) -> tuple[float, ...]:
+    """What the values of each objective are multiplied by so that less is better."""
+    return tuple(1.0 if direction == "minimize" else -1.0 for direction in directions)
+
+
+def instructive(trials: Sequence[Trial], *, signs: Sequence[float], most: int, pending: int) -> list[Trial]:
     """Those trials from which a model of limited size learns most, by number.
 
     Of the complete ones the best half, feasible ones first, and of the others as many again, spread evenly
-    over their numbers; then the running ones, and failed ones as far as there is room, the latest first.
+    over their numbers; then the running ones, and failed ones as far as there is room, the latest first. With
+    several objectives those are best that the fewest others dominate.
     """
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if len(complete) > most:
-        ranked = sorted(
-            complete, key=lambda t: (max(t.excess, default=0.0) > 0, sign * (t.values or (0,))[0])
-        )
+        ranked = _ranked(complete, signs)
         best, others = ranked[: most // 2], sorted(ranked[most // 2 :], key=lambda t: t.number)
         room = most - len(best)
         complete = best + [others[i * len(others) // room] for i in range(room)]
@@ -163,6 +170,17 @@ def instructive(trials: Sequence[Trial], *, sign: float, most: int, pending: int
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     kept = failed[max(0, len(failed) - (pending - len(running))) :]
     return sorted([*complete, *running, *kept], key=lambda trial: trial.number)
+
+
+def _ranked(complete: Sequence[Trial], signs: Sequence[float]) -> list[Trial]:
+    """Complete trials from the best to the worst, infeasible ones last."""
+    costs = np.array([[s * v for s, v in zip(signs, t.values or (), strict=True)] for t in complete])
+    if len(signs) == 1:
+        worse = costs[:, 0]
+    else:
+        worse = np.array([((costs <= one).all(axis=1) & (costs < one).any(axis=1)).sum() for one in costs])
+    broken = [max(trial.excess, default=0.0) > 0 for trial in complete]
+    return [complete[i] for i in sorted(range(len(complete)), key=lambda i: (broken[i], worse[i]))]
 
 
 class _History(InMemoryStorage):

@@ -76,6 +76,11 @@ def nearest(dimension: Dimension, at: float) -> Coordinate:
     return min(near, key=lambda one: abs(place(dimension, one) - share))
 
 
+def at_place(dimension: Dimension, at: float) -> Coordinate:
+    """The coordinate nearest to a place from 0 to 1, or of a choice to its index."""
+    return coordinate(dimension, round(at)) if dimension.kind == "choice" else nearest(dimension, at)
+
+
 def even(dimension: Dimension, at: float) -> Coordinate:
     """The coordinate for a place that was drawn evenly: each of a dimension with a size is as likely.
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ from modelyard.runs.yard import open_yard
 from modelyard.tuning.result import TuneResult
 from modelyard.tuning.running import step_name, trial_folder
 from modelyard.tuning.search import Hooks
-from modelyard.tuning.tao.calls import TRIAL_FILE
+from modelyard.tuning.tao.calls import NO_CHECKPOINT, TRIAL_FILE, ancestor_of
+from modelyard.tuning.tao.exporting import export_to_wandb
 from modelyard.tuning.tao.measuring import NO_VALUE, Ran, guarded, measured
 from modelyard.tuning.tao.preparing import Prepared, prepared
 from modelyard.tuning.tao.request import RunRequest, run_signature
@@ -97,9 +98,11 @@ class AutoMLRunner:
             SystemExit: SIGINT or SIGTERM came: jobs were stopped, and the run can be resumed.
         """
         request = RunRequest.of(given, named)
-        ready = prepared(request, self._skill_dir, self._action, self._sdk)
+        ready = prepared(
+            request, self._skill_dir, self._action, self._sdk, environment=self._environment
+        )  # fmt: skip
         run_dir = self._workspace(request)
-        search = ready.search(run_dir, poll_s=self._poll_s)
+        search = ready.search(run_dir, poll_s=self._poll_s, environment=self._environment)
         yard = open_yard(run_dir.parent, create=True)
         _remember(run_dir, ready, request)
         self._run_dir = run_dir
@@ -186,15 +189,21 @@ class _Run:
         final = final_record(settings.evaluations, settings.objectives[0].metric, best=best, measured=found)
         state = {
             "algorithm": settings.algorithm,
-            "notes": list(self.ready.notes),
+            "notes": [*self.ready.notes, *_notes_on(recs)],
             "outcome": result.outcome.value,
         }
         if result.why:
             state["why"] = result.why
         record = result_record(
-            result.trials, recs, settings, evaluations=(baseline, final), total=self.ready.trials, state=state
+            result.trials, recs, settings, evaluations=(baseline, final), state=state,
+            total=_total(self.ready.plan.trials if self.ready.plan.exact else None, recs),
         )  # fmt: skip
         self._prune(result.trials, recs)
+        if self.ready.wandb is not None:
+            try:
+                export_to_wandb(self.run_dir, self.ready.wandb)
+            except TuneError as error:  # the search is at its end, and its result is worth more
+                record["algorithm_state"]["notes"].append(f"nothing was written to Weights & Biases: {error}")
         return record
 
     def _proposed(self, trial: Trial) -> None:
@@ -235,8 +244,7 @@ class _Run:
 
     def _recommendation(self, trial: Trial, job_id: str | None) -> Recommendation:
         assignments = self.ready.space.space.assignments(trial.point)
-        kept = _kept(trial_folder(self.run_dir, trial.number), assignments, job_id)
-        return recommendation(trial, kept, self.ready.settings)
+        return recommendation(trial, _kept(self.run_dir, trial, assignments, job_id), self.ready.settings)
 
     def _prune(self, trials: tuple[Trial, ...], recs: list[Recommendation]) -> None:
         """Delete what trials left that are neither the best nor on the front; failed ones if so wanted."""
@@ -259,7 +267,7 @@ def recommendations(run_dir: Path, trials: tuple[Trial, ...], settings: TaoSetti
     recs = []
     for trial in trials:
         job_id = jobs.get(step_name(trial.number)) or None
-        kept = _kept(trial_folder(run_dir, trial.number), told.get(trial.number, {}), job_id)
+        kept = _kept(run_dir, trial, told.get(trial.number, {}), job_id)
         recs.append(recommendation(trial, kept, settings))
     return recs
 
@@ -278,23 +286,44 @@ def query_status(workspace_path: str | Path) -> dict[str, Any]:
     settings = read_tao_settings(record["settings"])
     trials = tuple(each.trial for each in view_study(found[-1]).trials)
     recs = recommendations(found[-1], trials, settings)
-    return status_record(trials, recs, settings, total=record["trials"], name=found[-1].name)
+    total = _total(record["trials"], recs)
+    return status_record(trials, recs, settings, total=total, name=found[-1].name)
+
+
+def _notes_on(recs: Sequence[Recommendation]) -> list[str]:
+    """What a user should know of how the trials went."""
+    lost = sum(
+        rec.resume_from_job_id is not None and NO_CHECKPOINT in (rec.failure_reason or "") for rec in recs
+    )
+    if not lost:
+        return []
+    count = sum(rec.resume_from_job_id is not None for rec in recs)
+    return [f"{lost} of {count} promoted trials found no checkpoint to go on from, and were not trained"]
+
+
+def _total(planned: int | None, recs: Sequence[Recommendation]) -> int:
+    """How many recommendations there will be; as many as there are where only the results say it."""
+    return len(recs) if planned is None else planned
 
 
 def _remember(run_dir: Path, ready: Prepared, request: RunRequest) -> None:
     given = request.automl_settings or {"algorithm": ready.settings.algorithm, "metric": "loss"}
     settings = {**given, **redacted({name: "" for name in given if "api_key" in name})}
-    record = {"settings": settings, "trials": ready.trials, "notes": list(ready.notes)}
+    trials = ready.plan.trials if ready.plan.exact else None
+    record = {"settings": settings, "trials": trials, "notes": list(ready.notes)}
     write_json(run_dir / _RECORD, record)
 
 
-def _kept(folder: Path, assignments: Mapping[str, Any], job_id: str | None) -> Kept:
-    """What the trial's folder holds of it."""
+def _kept(run_dir: Path, trial: Trial, assignments: Mapping[str, Any], job_id: str | None) -> Kept:
+    """What the run's folder holds of a trial."""
+    folder = trial_folder(run_dir, trial.number)
+    parent = None if trial.parent is None else ancestor_of(trial_folder(run_dir, trial.parent))
     launched = read_json(folder / TRIAL_FILE) if (folder / TRIAL_FILE).exists() else {}
     told = read_json(folder / _KEPT) if (folder / _KEPT).exists() else {}
     return Kept(
         specs=assignments, job_id=told.get("job_id") or job_id, values=told.get("values", {}),
         adjustments=tuple(launched.get("adjustments", ())), feedback=told.get("feedback"),
+        resumes=None if parent is None else (parent.job_id, parent.epoch),
     )  # fmt: skip
 
 

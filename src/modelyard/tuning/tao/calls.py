@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,11 @@ from modelyard.core.errors import SubmitError
 from modelyard.core.faults import Faults
 from modelyard.core.files import read_json, write_json
 from modelyard.jobs.backends.sdk_calls import Call
+from modelyard.jobs.backends.sdk_ledger import newest_jobs
 from modelyard.jobs.step import Resources, Step
-from modelyard.tuning.tao.settings import TaoSettings
+from modelyard.tuning.running import step_name
+from modelyard.tuning.tao.resuming import ENVIRONMENT, Ancestor, ResumePlace, checkpoint_in, resumed
+from modelyard.tuning.tao.settings import Retention, TaoSettings
 from modelyard.tuning.tao.skill import Skill
 from modelyard.tuning.tao.specs import (
     Specs,
@@ -32,6 +35,7 @@ from modelyard.tuning.tao.specs import (
     placed,
     value_at,
     with_own_outputs,
+    with_reached_intervals,
     with_retention,
     with_trainable_batch,
 )
@@ -41,6 +45,8 @@ from modelyard.tuning.workload import METRICS_FILE, METRICS_VARIABLE, Attempt
 TRIAL_FILE = "trial.json"
 #: Names that file to the call; of no meaning to the training.
 _TRIAL_VARIABLE = "MODELYARD_TRIAL"
+#: Why a trial that was promoted could not be launched.
+NO_CHECKPOINT = "no checkpoint"
 #: Stands for the platform's place of results until the command runs.
 _RESULTS = "@TAO_RESULTS_ROOT@"
 _ENTRYPOINTS = "tao_sdk.script_runner"
@@ -56,6 +62,12 @@ class TaoWorkload:
     settings: TaoSettings
     # What is forwarded to every call; only read here.
     platform: Specs
+    # Knows where the checkpoints of its jobs are.
+    sdk: object = None
+    # Where a specification names the checkpoint to go on from.
+    place: ResumePlace = ResumePlace()
+    # Whether each rung of a configuration is a job of its own, which leaves a checkpoint at its end.
+    rung_jobs: bool = False
 
     def step(self, attempt: Attempt) -> Step:
         """Write the trial's specification, and give the step that stands for its call."""
@@ -82,27 +94,62 @@ class TaoWorkload:
             for name in budget_keys(specs):
                 placed(specs, name, attempt.budget)
         if self.skill.action == "train":
-            specs = with_retention(
-                specs, settings.retention, metric=first.metric, direction=first.direction
-            )  # fmt: skip
+            specs = with_retention(specs, self._retention(), metric=first.metric, direction=first.direction)
+        if self.rung_jobs and attempt.budget is not None:
+            specs = with_reached_intervals(specs, attempt.budget)
         specs, moved = with_own_outputs(specs, attempt.number, self.skill.declared_outputs)
         adjustment, refusal = None, ""
         if not settings.allow_unsafe_batch and not self.platform.get("allow_unsafe_effective_batch"):
             specs, adjustment, refusal = with_trainable_batch(
                 specs, sample_count=settings.sample_count, platform=self.platform
             )  # fmt: skip
+        parent = ancestor_of(attempt.parent) if attempt.parent is not None else None
         return {
-            "specs": specs, "outputs": moved, "refusal": refusal,
+            "specs": specs, "outputs": moved, "refusal": refusal, "budget": attempt.budget,
             "adjustments": [adjustment.record()] if adjustment else [],
+            "resumes": None if parent is None else {"job_id": parent.job_id, "epoch": parent.epoch},
         }  # fmt: skip
 
     def call(self, step: Step) -> Call:
-        """The call of a step. Raises `SubmitError` where the trial cannot be launched."""
+        """The call of a step; of one that goes on from another the SDK is asked for the checkpoint.
+
+        Raises:
+            SubmitError: The trial cannot be launched.
+        """
         trial = read_json(Path(step.env[_TRIAL_VARIABLE]))
         if trial["refusal"]:
             raise SubmitError(f"{step.name}: {trial['refusal']}")
         variables = {name: value for name, value in step.env.items() if name != _TRIAL_VARIABLE}
-        return trial_call(self.skill, trial["specs"], variables)
+        specs = trial["specs"]
+        if trial["resumes"] and self.place:
+            specs = self._resumed(step.name, specs, Ancestor(**trial["resumes"]))
+            variables |= ENVIRONMENT
+        return trial_call(self.skill, specs, variables)
+
+    def _retention(self) -> Retention:
+        """What is kept of a job: of a rung its end, since the next one goes on from there."""
+        chosen = self.settings.retention
+        return (
+            replace(chosen, strategy="terminal") if self.rung_jobs and chosen.strategy == "auto" else chosen
+        )
+
+    def _resumed(self, name: str, specs: Specs, parent: Ancestor) -> Specs:
+        network = self.skill.network
+        found = checkpoint_in(self.sdk, self.platform, parent, place=self.place, network=network)
+        if found is None:
+            raise SubmitError(
+                f"{name}: {NO_CHECKPOINT} of epoch {parent.epoch} is found in what job {parent.job_id} left; "
+                "have the training keep one at its end where the SDK lists it, or set automl_rungs to stop"
+            )
+        return resumed(specs, self.place, found, network=network)
+
+
+def ancestor_of(folder: Path) -> Ancestor:
+    """The trial of a folder as another one goes on from it."""
+    step = step_name(int(folder.name))
+    jobs = newest_jobs(folder.parent.parent / "jobs", f"{step.replace('/', '-')}-*")
+    epoch = read_json(folder / TRIAL_FILE).get("budget")
+    return Ancestor(job_id=jobs.get(step, ""), epoch=int(epoch or 0))
 
 
 def trial_call(skill: Skill, specs: Specs, variables: Mapping[str, str]) -> Call:

@@ -103,19 +103,19 @@ def _reported(ran: Ran, settings: TaoSettings, sdk: object, *, printed: bytes) -
 
 def results_of(sdk: object, job_id: str, folder: Path) -> Path | None:
     """Where a job's status.json can be read: its folder of results, or a copy that is fetched, or nowhere."""
-    place = _ask(sdk, "get_job_results_dir", job_id)
-    local = _local(place) if isinstance(place, str) and place else None
+    place = asked(sdk, "get_job_results_dir", job_id)
+    local = local_place(place) if isinstance(place, str) and place else None
     if local is not None and local.is_dir():
         return local
     copies = folder / "results"
     for name in _STATUS:
-        text = _ask(sdk, "read_job_result_file", job_id, name)
+        text = asked(sdk, "read_job_result_file", job_id, name)
         if isinstance(text, str) and text:
             write_whole(copies / PurePosixPath(name), text, durable=False)
     return copies if copies.is_dir() else None
 
 
-def _ask(sdk: object, method: str, *arguments: object) -> Any:
+def asked(sdk: object, method: str, *arguments: object) -> Any:
     """What a method gives that an SDK may have; None where it has none, or nothing to give."""
     ask = getattr(sdk, method, None)
     if not callable(ask):
@@ -124,7 +124,7 @@ def _ask(sdk: object, method: str, *arguments: object) -> Any:
     return None if found.trouble else found.value
 
 
-def _local(place: str) -> Path | None:
+def local_place(place: str) -> Path | None:
     parts = urlsplit(place)
     if parts.scheme in ("", "file"):
         return Path(parts.path)

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelyard.core.errors import DocumentError, Fault, TuneError
+from modelyard.core.errors import DocumentError, Fault
 from modelyard.core.faults import Faults
-from modelyard.core.plugins import load_plugin
 from modelyard.tuning.metrics.rules import MetricRules
-from modelyard.tuning.preparing import make_searcher
 from modelyard.tuning.search import Limits, Search
-from modelyard.tuning.searchers.algorithm import Algorithm
-from modelyard.tuning.searchers.brackets import bracket, most_halvings
 from modelyard.tuning.tao.calls import TaoWorkload, check_call
+from modelyard.tuning.tao.exporting import WandbWish, read_wandb
 from modelyard.tuning.tao.measuring import checked_retention
+from modelyard.tuning.tao.planning import SearchPlan, algorithm_of, planned
 from modelyard.tuning.tao.request import RunRequest
+from modelyard.tuning.tao.resuming import ResumePlace, can_find, resume_place
 from modelyard.tuning.tao.schema import SchemaRules, TaoSpace, read_tao_space
 from modelyard.tuning.tao.settings import TaoSettings, read_tao_settings
 from modelyard.tuning.tao.skill import Skill, read_skill
@@ -31,7 +30,8 @@ DEFAULT_SETTINGS = {"algorithm": "bayesian", "metric": "loss"}
 #: The objective that stands for several where an algorithm knows one only.
 SCORE = Objective(metric="objective_score", direction="maximize")
 _NEEDED = ("get_job_status", "get_job_logs", "get_failure_analysis")
-_UNSAFE_BATCH = "allow_unsafe_effective_batch"
+#: Given among the platform's arguments, and not for the platform.
+_OUR_OWN = ("allow_unsafe_effective_batch", "wandb_config")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,44 +48,52 @@ class Prepared:
     platform: Mapping[str, Any]
     # What the search minds: the settings' objectives, or the one score of several.
     objectives: tuple[Objective, ...]
-    # How many trials there are to be.
-    trials: int
+    plan: SearchPlan
     notes: tuple[str, ...]
+    # What is written to Weights & Biases in the end; None: nothing.
+    wandb: WandbWish | None = None
 
     @property
     def scalarised(self) -> bool:
         """Whether one score stands for several objectives."""
         return self.objectives == (SCORE,)
 
-    def search(self, run_dir: Path, *, poll_s: float) -> Search:
-        """The search in a folder.
+    def search(self, run_dir: Path, *, poll_s: float, environment: Mapping[str, str]) -> Search:
+        """The search in a folder; the environment holds the key of a model that is asked.
 
         Raises:
             DocumentError: An option of the algorithm is wrong.
             TuneError: The algorithm cannot do what is asked, or a library is missing.
         """
-        settings = self.settings
-        limits = Limits(trials=self.trials, parallel=settings.parallel, seed=settings.seed, poll_s=poll_s)
-        options = {"cycles": 1} if _is_one_round(settings) else {}
-        searcher = make_searcher(
-            settings.algorithm, options, space=self.space.space, objectives=self.objectives,
-            limits=limits, rungs=settings.rungs,
+        settings, plan, space = self.settings, self.plan, self.space.space
+        limits = Limits(trials=plan.trials, parallel=settings.parallel, seed=settings.seed, poll_s=poll_s)
+        searcher = plan.searcher(
+            settings, space, self.objectives, run_dir=run_dir, environment=environment
         )  # fmt: skip
         names = dict.fromkeys(o.metric for o in (*self.objectives, *settings.objectives))
-        skill = self.skill
-        script = None if skill.script is None else [str(skill.script.path), *skill.script.args]
-        identity = {
-            "skill": [skill.network, skill.action, skill.image, skill.command, script],
-            "specification": self.specs, "algorithm": [settings.algorithm, options], "seed": settings.seed,
-        }  # fmt: skip
         return Search(
-            name=run_dir.name, run_dir=run_dir, source=str(skill.folder.absolute()), space=self.space.space,
+            name=run_dir.name, run_dir=run_dir, source=str(self.skill.folder.absolute()), space=space,
             objectives=self.objectives, workload=self.workload, searcher=searcher,
-            rules=MetricRules(names=tuple(names)), limits=limits, rungs=settings.rungs, identity=identity,
+            rules=MetricRules(names=tuple(names)), limits=limits, rungs=plan.rungs,
+            identity=self._identity(),
         )  # fmt: skip
 
+    def _identity(self) -> dict[str, Any]:
+        """What makes two searches the same."""
+        skill, plan = self.skill, self.plan
+        script = None if skill.script is None else [str(skill.script.path), *skill.script.args]
+        changeable = algorithm_of(plan.algorithm).changeable
+        decisive = {name: value for name, value in plan.options.items() if name not in changeable}
+        return {
+            "skill": [skill.network, skill.action, skill.image, skill.command, script],
+            "specification": self.specs, "algorithm": [plan.algorithm, decisive],
+            "seed": self.settings.seed, "way to its rungs": plan.rung_jobs,
+        }  # fmt: skip
 
-def prepared(request: RunRequest, skill_dir: Path, action: str, sdk: object) -> Prepared:
+
+def prepared(
+    request: RunRequest, skill_dir: Path, action: str, sdk: object, *, environment: Mapping[str, str]
+) -> Prepared:
     """Check everything that can be checked before anything is made.
 
     Raises:
@@ -98,20 +106,30 @@ def prepared(request: RunRequest, skill_dir: Path, action: str, sdk: object) -> 
     skill = read_skill(skill_dir, action, image=request.image, execution=request.execution)
     faults = Faults(file="run")
     specs, notes = _specification(skill, request, faults)
-    platform = {k: v for k, v in request.platform_kwargs.items() if k != _UNSAFE_BATCH}
+    platform = {k: v for k, v in request.platform_kwargs.items() if k not in _OUR_OWN}
     _check_sdk(sdk, skill, settings, platform, faults)
     check_call(skill, specs, faults)
     _check_metrics(settings, faults)
     space = _space(skill, settings, request, specs, faults)
+    place = resume_place(skill, specs) if can_find(sdk, platform) else ResumePlace()
+    plan = planned(
+        settings, rung_jobs=_has_rung_jobs(settings, request, place, sdk), environment=environment,
+        faults=faults,
+    )  # fmt: skip
+    wandb = read_wandb(request.platform_kwargs.get("wandb_config"), environment, faults)
     faults.raise_if_any()
     assert space is not None
-    objectives = _objectives(settings)
+    objectives = sought(settings)
+    notes += _notes_on_rungs(settings, plan, place)
     if len(objectives) < len(settings.objectives):
         notes.append(f"{settings.algorithm} knows one objective: it searches for the best weighted score")
-    workload = TaoWorkload(skill=skill, specs=specs, settings=settings, platform=request.platform_kwargs)
+    workload = TaoWorkload(
+        skill=skill, specs=specs, settings=settings, platform=request.platform_kwargs, sdk=sdk, place=place,
+        rung_jobs=plan.rung_jobs,
+    )  # fmt: skip
     return Prepared(
         settings=settings, skill=skill, specs=specs, space=space, workload=workload, platform=platform,
-        objectives=objectives, trials=_trials(settings), notes=(*settings.notes, *notes, *space.notes),
+        objectives=objectives, plan=plan, notes=(*settings.notes, *notes, *space.notes), wandb=wandb,
     )  # fmt: skip
 
 
@@ -160,7 +178,7 @@ def _space(
     skill: Skill, settings: TaoSettings, request: RunRequest, specs: Mapping[str, Any], faults: Faults
 ) -> TaoSpace | None:
     """The space of the skill's schema; where the skill has none, of the one that TAO AutoML makes."""
-    schema = skill.schema or _made_schema(skill)
+    schema = skill.schema or made_schema(skill.network, skill.action)
     if schema is None:
         problem = f"has no schemas/{skill.action}.schema.json, which says what may be searched"
         remedy = "add the schema, or install nvidia-tao-automl, which makes those of TAO's own models"
@@ -180,14 +198,12 @@ def _space(
         return None
 
 
-def _made_schema(skill: Skill) -> Mapping[str, Any] | None:
+def made_schema(network: str, action: str) -> Mapping[str, Any] | None:
     """The schema that nvidia-tao-automl makes of its own models' settings; None where it cannot."""
     try:
         if importlib.util.find_spec("tao_automl.schema.generate_schema") is None:
             return None
-        made = importlib.import_module("tao_automl.schema.generate_schema").generate_schema(
-            skill.network, skill.action
-        )
+        made = importlib.import_module("tao_automl.schema.generate_schema").generate_schema(network, action)
     except (ImportError, AttributeError, KeyError, ValueError):
         return None
     return made if isinstance(made, Mapping) else None
@@ -197,22 +213,45 @@ def _names(given: Sequence[str] | None) -> list[str] | None:
     return list(given) if given else None
 
 
-def _objectives(settings: TaoSettings) -> tuple[Objective, ...]:
+def sought(settings: TaoSettings) -> tuple[Objective, ...]:
     """What the algorithm searches for. Raises `PluginError` where there is no such algorithm."""
-    algorithm: Algorithm = load_plugin("modelyard.tuners", settings.algorithm)
-    if not isinstance(algorithm, Algorithm):
-        raise TuneError(f"{settings.algorithm}: is no algorithm of a search; name another")
+    algorithm = algorithm_of(settings.algorithm)
     several = len(settings.objectives) > 1
     return settings.objectives if not several or algorithm.several else (SCORE,)
 
 
-def _is_one_round(settings: TaoSettings) -> bool:
-    """Whether an algorithm with rounds is to end after the first."""
-    return settings.algorithm == "hyperband" and settings.max_recommendations is None
+def _has_rung_jobs(settings: TaoSettings, request: RunRequest, place: ResumePlace, sdk: object) -> bool:
+    """Whether each rung of a configuration is a job of its own, which goes on from the last one's checkpoint.
+
+    Otherwise a job trains to the end unless it is stopped at a rung, which needs its metric while it runs and
+    an SDK that can stop it. `automl_rungs` decides where it is given.
+    """
+    if settings.algorithm == "pbt":
+        return True
+    if settings.rung_jobs != "auto":
+        return settings.rung_jobs == "resume"
+    if settings.algorithm == "dehb":  # never stops a job
+        return bool(place)
+    at_the_end = request.eval_fn is not None or request.metric_extractor is not None
+    return at_the_end or not callable(getattr(sdk, "cancel_job", None))
 
 
-def _trials(settings: TaoSettings) -> int:
-    rungs = settings.rungs
-    if rungs is None or not _is_one_round(settings):
-        return settings.recommendations
-    return sum(bracket(rungs, s)[0].trials for s in range(most_halvings(rungs) + 1))
+def _notes_on_rungs(settings: TaoSettings, plan: SearchPlan, place: ResumePlace) -> list[str]:
+    if not plan.rung_jobs:
+        return []
+    notes = [] if plan.promotes else [
+        f"automl_max_recommendations is {settings.max_recommendations}, fewer configurations than the first "
+        f"bracket of {plan.algorithm} has: none is promoted; leave it out, or use asha"
+    ]  # fmt: skip
+    if not place:
+        notes.append(
+            "promoted trials train from the beginning: the specification has no place for a checkpoint "
+            "(train.resume or train.resume_training_checkpoint_path), or the SDK does not tell where it is "
+            "(get_checkpoints or get_job_results_dir)"
+        )
+    elif settings.retention.delete_intermediate and settings.retention.strategy == "best":
+        notes.append(
+            "automl_checkpoint_retention_strategy is best, and promoted trials go on from the last epoch: "
+            "where only an earlier checkpoint is kept, they fail"
+        )
+    return notes

@@ -54,6 +54,9 @@ class Recommendation(Mapping[str, Any]):
     budget: int | None = None
     # Who thought of it: default, an algorithm's name, retry.
     source: str = ""
+    # The job whose checkpoint it goes on from, and the epochs that this one had behind it.
+    resume_from_job_id: str | None = None
+    resume_from_epoch: int | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.specs[name]
@@ -75,6 +78,8 @@ class Kept:
     values: Mapping[str, float] = field(default_factory=dict)
     adjustments: Sequence[Mapping[str, Any]] = ()
     feedback: Any = None
+    # Of what it goes on from: the SDK's id of the job, and the epochs that this one had behind it.
+    resumes: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +98,14 @@ def recommendation(trial: Trial, kept: Kept, settings: TaoSettings) -> Recommend
         values = {}
     elif not values and trial.values is not None and len(trial.values) == len(names):
         values = dict(zip(names, trial.values, strict=True))
+    job_id, epoch = kept.resumes or (None, None)
     adjusted = {str(each["key"]): each["to"] for each in kept.adjustments if each.get("key") in kept.specs}
     return Recommendation(
         id=trial.number, specs={**kept.specs, **adjusted}, metric=names[0], job_id=kept.job_id,
         status=_STATUS[trial.state], result=values.get(names[0]), objective_values=values,
         objective_score=score(values, settings), failure_reason=trial.why or None,
         adjustments=kept.adjustments, feedback=kept.feedback, budget=trial.budget, source=trial.source,
+        resume_from_job_id=job_id, resume_from_epoch=epoch,
     )  # fmt: skip
 
 

@@ -14,6 +14,13 @@ from typing import Any
 
 from modelyard.core.faults import Faults, Section
 from modelyard.tuning.searcher import Rungs
+from modelyard.tuning.tao.options import (
+    BUDGETED,
+    LanguageModel,
+    read_language_model,
+    read_options,
+    without_use,
+)
 from modelyard.tuning.trial import Direction, Objective
 
 #: The short names of algorithms.
@@ -22,8 +29,6 @@ ALGORITHMS = (
     "bayesian", "bfbo", "hyperband", "bohb", "asha", "pbt", "dehb", "hyperband_es", "llm", "hybrid",
     "autoresearch", "tpe", "random", "cmaes",
 )  # fmt: skip
-#: Algorithms that compare trials at several budgets.
-BUDGETED = frozenset({"hyperband", "hyperband_es", "bohb", "asha", "dehb"})
 #: Names of settings that count samples; the first that is given counts.
 SAMPLE_COUNTS = (
     "train_sample_count", "training_sample_count", "num_train_samples", "train_samples",
@@ -50,21 +55,6 @@ class Weighing:
 
     weight: float = 1.0
     scale: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LanguageModel:
-    """The model that advises, and what it is told."""
-
-    endpoint: str = ""
-    model: str = ""
-    api_key: str = field(default="", repr=False)
-    temperature: float = 0.7
-    max_tokens: int = 4096
-    narrows_ranges: bool = False
-    analysis_interval: int = 5
-    research_program: str | None = None
-    evolvable_texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +103,8 @@ class TaoSettings:
     max_experiments: int = 50
     # Options of single algorithms by the setting's name, as they were given.
     options: Mapping[str, float] = field(default_factory=dict)
+    # How trials come to their rungs: see `planning.has_rung_jobs`. Our own setting.
+    rung_jobs: str = "auto"
     llm: LanguageModel = LanguageModel()
     retention: Retention = Retention()
     evaluations: Evaluations = Evaluations()
@@ -128,6 +120,10 @@ class TaoSettings:
     @property
     def rungs(self) -> Rungs | None:
         """The budgets in epochs; None for an algorithm that knows one budget only."""
+        if self.algorithm == "pbt":
+            interval = int(self.options.get("automl_eval_interval", 10))
+            generations = int(self.options.get("automl_max_generations", 20))
+            return Rungs(low=interval, high=interval * generations, promote=True)
         if self.algorithm not in BUDGETED:
             return None
         each = self.epoch_multiplier
@@ -171,11 +167,14 @@ def read_tao_settings(settings: object, *, file: str = "automl_settings") -> Tao
         DocumentError: With everything that is wrong, each with its remedy.
     """
     faults = Faults(file=file)
-    section = Section(_renamed(settings, faults), faults=faults)
+    given = _renamed(settings, faults)
+    section = Section(given, faults=faults)
     notes: list[str] = []
     objectives, weighing = _objectives(section, notes)
+    algorithm = _algorithm(section)
+    notes += without_use(algorithm, given)
     read = TaoSettings(
-        algorithm=_algorithm(section), objectives=objectives, weighing=weighing,
+        algorithm=algorithm, objectives=objectives, weighing=weighing,
         session_id=_word(section, "session_id"), experiment_id=_word(section, "experiment_id"),
         max_recommendations=_count(section, "automl_max_recommendations"),
         max_epochs=section.integer("automl_max_epochs", 27, low=1),
@@ -183,8 +182,9 @@ def read_tao_settings(settings: object, *, file: str = "automl_settings") -> Tao
         epoch_multiplier=section.integer("epoch_multiplier", 1, low=1),
         max_concurrent=_count(section, "automl_max_concurrent"),
         max_trials=_count(section, "automl_max_trials"),
-        max_experiments=section.integer("automl_max_experiments", 50, low=1), options=_options(section),
-        llm=_language_model(section), retention=_retention(section), evaluations=_evaluations(section),
+        max_experiments=section.integer("automl_max_experiments", 50, low=1), options=read_options(section),
+        rung_jobs=section.choice("automl_rungs", "auto", ("auto", "stop", "resume")),
+        llm=read_language_model(section), retention=_retention(section), evaluations=_evaluations(section),
         allow_disabled=section.flag("override_automl_disabled_params", default=False),
         ranges=_ranges(section), sample_count=_sample_count(section),
         allow_unsafe_batch=section.flag("allow_unsafe_effective_batch", default=False), notes=tuple(notes),
@@ -292,45 +292,6 @@ def _objective(one: Section, notes: list[str]) -> tuple[Objective, Weighing]:
     return Objective(metric=metric, direction=direction), Weighing(weight=weight, scale=scale)
 
 
-def _options(section: Section) -> dict[str, float]:
-    """Options of single algorithms that were given; their ends are strict."""
-    whole = {
-        "automl_population_size": 2, "automl_max_generations": 1, "automl_eval_interval": 1,
-        "automl_min_early_stop_epochs": 1, "automl_kde_samples": 1, "automl_min_points_in_model": 1,
-        "automl_min_top_configs": 1,
-    }  # fmt: skip
-    ranges = {
-        "automl_perturbation_factor": (1.0, _ANY), "automl_mutation_factor": (0.0, 2.0),
-        "automl_crossover_prob": (-1e-12, 1.0 + 1e-12), "automl_early_stop_threshold": (-_ANY, _ANY),
-        "automl_top_n_percent": (0.0, 100.0),
-    }  # fmt: skip
-    found: dict[str, float] = {}
-    for name, low in whole.items():
-        if section.raw(name) is not None:
-            found[name] = section.integer(name, low, low=low)
-    for name, (above, below) in ranges.items():
-        if section.raw(name) is not None:
-            found[name] = section.number(name, None, above=above, below=below)
-    return found
-
-
-def _language_model(section: Section) -> LanguageModel:
-    key = section.raw("llm_api_key")
-    if key is not None and not isinstance(key, str):
-        section.faults.add("llm_api_key", None, "is not a string", "give the key as text")
-    return LanguageModel(
-        endpoint=section.optional_text("llm_endpoint") or "",
-        model=section.optional_text("llm_model") or "",
-        api_key=key if isinstance(key, str) else "",
-        temperature=section.number("llm_temperature", 0.7, above=-1e-12, below=10.0),
-        max_tokens=section.integer("llm_max_tokens", 4096, low=1),
-        narrows_ranges=section.flag("hybrid_enable_llm_range_narrowing", default=False),
-        analysis_interval=section.integer("llm_analysis_interval", 5, low=1),
-        research_program=section.optional_text("research_program"),
-        evolvable_texts=_words(section, "evolvable_text_parameters"),
-    )
-
-
 def _retention(section: Section) -> Retention:
     return Retention(
         delete_intermediate=section.flag("automl_delete_intermediate_ckpt", default=True),
@@ -390,11 +351,3 @@ def _number(section: Section, name: str) -> float | None:
 def _word(section: Section, name: str) -> str | None:
     value = section.raw(name)
     return None if value is None else str(value)
-
-
-def _words(section: Section, name: str) -> tuple[str, ...]:
-    """A list of words, or one text with commas between them."""
-    value = section.raw(name)
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    return section.texts(name)

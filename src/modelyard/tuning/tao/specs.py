@@ -25,6 +25,11 @@ _OUTPUTS = ("results_dir", "output_dir", "save_dir")
 _DERIVED = re.compile(r"\$\{([^{}]+)\}(/|$)")
 _EPOCHS = frozenset({"num_epochs", "epochs", "n_epochs", "max_iters", "epoch"})
 _TRAINING = frozenset({"training_config", "train_config", "train"})
+#: How often a training is validated and kept, in epochs.
+_INTERVALS = frozenset({
+    "validation_interval", "val_interval", "validation_freq", "checkpoint_interval", "ckpt_interval",
+    "checkpoint_freq", "save_interval", "save_freq", "save_freq_in_epoch",
+})  # fmt: skip
 _BATCHES = ("train.train_batch_per_replica", "train.batch_size", "dataset.batch_size", "batch_size")
 _MINI_BATCHES = ("train.train_policy.mini_batch", "train.mini_batch", "mini_batch")
 _SHARDS = ("policy.parallelism.dp_shard_size", "train.num_gpus", "num_gpus", "gpu_count")
@@ -157,6 +162,22 @@ def check_names(
 def budget_keys(specs: Specs) -> list[str]:
     """Dotted names of what says how many epochs are trained."""
     return list(_budget_keys(specs, "", inside=False))
+
+
+def with_reached_intervals(specs: Specs, budget: int) -> dict[str, Any]:
+    """The specification with a validation and a checkpoint at the end of the budget.
+
+    Intervals that do not come out there are as long as the budget; others stay.
+    """
+    own = copy.deepcopy(dict(specs))
+    for name in list(flat_keys(own)):
+        value, parts = value_at(own, name), name.split(".")
+        often = parts[-1] in _INTERVALS or (
+            parts[-1] == "freq_in_epoch" and not {"validation", "val"}.isdisjoint(parts)
+        )
+        if often and isinstance(value, int) and not isinstance(value, bool) and value > 0 and budget % value:
+            placed(own, name, budget)
+    return own
 
 
 def with_own_outputs(specs: Specs, number: int, declared: Iterable[str]) -> tuple[dict[str, Any], list[str]]:

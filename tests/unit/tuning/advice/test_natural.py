@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 import pytest
 from click.testing import CliRunner
@@ -130,6 +132,27 @@ def test_a_server_that_fails_is_told(serve):
 def test_what_could_not_be_run_or_is_not_a_models_to_decide_is_refused(text, word):
     told = faults(text)
     assert word in told and len(told) < 5000 and "/tmp/tmp" not in told
+
+
+_RUNGS = "rungs: {low: 1, high: 27, eta: 3"
+_MORE = {
+    **dict.fromkeys(("asha", "hyperband", "hyperband_es", "bohb", "dehb"), _RUNGS + "}\n"),
+    "pbt": _RUNGS + ", promote: true}\nparallel: 4\n",
+}  # fmt: skip
+
+
+def test_every_algorithm_that_asks_nobody_may_be_chosen():
+    """`botorch` is an engine of `bayesian`."""
+    algorithms = {entry.name for entry in entry_points(group="modelyard.tuners")}
+    assert {"llm", "hybrid"} < algorithms
+    for name in algorithms - {"llm", "hybrid", "autoresearch", "botorch"}:
+        if name == "bfbo" and find_spec("botorch") is None:
+            continue
+        text = GOOD.replace("tpe", name) + _MORE.get(name, "")
+        if name == "pbt":
+            text = text.replace("{params}", "{params} --from {parent_dir} --to {budget}")
+        declaration, found = checked(text, "tune.yaml")
+        assert declaration is not None and declaration.algorithm == name, (name, found)
 
 
 def test_checking_makes_nothing(tmp_path, monkeypatch):

@@ -115,25 +115,25 @@ def test_gaussian_process_under_a_constraint():
 
 def test_a_gaussian_process_looks_at_the_best_and_at_some_of_the_others():
     trials = [trial(i, value=float((i * 37) % 1000)) for i in range(1000)]
-    kept = instructive(trials, sign=1.0, most=100, pending=8)
+    kept = instructive(trials, signs=(1.0,), most=100, pending=8)
     assert len(kept) == 100 and [t.number for t in kept] == sorted({t.number for t in kept})
     assert sum(t.value < 50 for t in kept) == 50
     assert max(t.value for t in kept) > 900
-    assert max(t.value for t in instructive(trials, sign=-1.0, most=100, pending=8)) == 999
+    assert max(t.value for t in instructive(trials, signs=(-1.0,), most=100, pending=8)) == 999
 
 
 def test_running_trials_come_before_failed_ones_and_both_are_bounded():
     trials = [trial(i, TrialState.FAILED) for i in range(10)] + [
         trial(10 + i, TrialState.RUNNING) for i in range(5)
     ]
-    kept = instructive(trials, sign=1.0, most=10, pending=8)
+    kept = instructive(trials, signs=(1.0,), most=10, pending=8)
     assert [t.number for t in kept] == [7, 8, 9, 10, 11, 12, 13, 14]
-    assert [t.number for t in instructive(trials, sign=1.0, most=10, pending=3)] == [12, 13, 14]
+    assert [t.number for t in instructive(trials, signs=(1.0,), most=10, pending=3)] == [12, 13, 14]
 
 
 def test_infeasible_trials_are_not_the_best():
     trials = [trial(i, value=-float(i), excess=(1.0 if i >= 50 else -1.0,)) for i in range(100)]
-    best = [t.number for t in instructive(trials, sign=1.0, most=20, pending=1)]
+    best = [t.number for t in instructive(trials, signs=(1.0,), most=20, pending=1)]
     assert set(range(40, 50)) <= set(best)
 
 
@@ -169,7 +169,7 @@ def test_the_start_of_a_gaussian_process_is_even():
 
 
 def test_several_objectives_are_refused_where_one_is_meant():
-    with pytest.raises(TuneError, match="cmaes: there are 2 objectives and it works with one; use tpe"):
+    with pytest.raises(TuneError, match="cmaes: there are 2 objectives and it works with one; use bayesian"):
         CMAES(settings(directions=("minimize", "minimize")))
 
 

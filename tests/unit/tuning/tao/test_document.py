@@ -73,6 +73,39 @@ def test_an_algorithm_with_budgets_gets_its_rungs(files):
     assert (declaration.rungs.low, declaration.rungs.high, declaration.rungs.eta) == (1, 9, 3)
 
 
+def test_options_of_an_algorithm_are_handed_on(files):
+    declaration, notes = read_tao_files(files(algorithm="bohb", automl_kde_samples=9, automl_max_trials=4))
+    assert declaration.options == {"samples": 9}
+    assert any("automl_max_trials has no effect on bohb" in note for note in notes)
+    declaration, notes = read_tao_files(files(algorithm="asha", automl_min_top_configs=4))
+    assert (declaration.limits.trials, declaration.options) == (4, {})
+    assert any("ends the searches of AutoMLRunner alone" in note for note in notes)
+
+
+def test_a_population_needs_a_command_that_goes_on_from_checkpoints(files):
+    own = {"algorithm": "pbt", "automl_population_size": 4, "automl_max_generations": 3}
+    with pytest.raises(DocumentError, match=r"takes no \{parent_dir\} and no \{budget\}"):
+        read_tao_files(files(**own))
+    command = "{python} train.py {config} {budget} {parent_dir}"
+    declaration, _ = read_tao_files(files(command, **own))
+    assert (declaration.rungs.low, declaration.rungs.high, declaration.rungs.promote) == (10, 30, True)
+    assert declaration.limits.trials == 12
+    declaration, _ = read_tao_files(files(command, algorithm="asha"))
+    assert declaration.rungs.promote
+
+
+def test_a_model_is_named_in_the_settings_and_its_key_is_not(files):
+    asked = {"algorithm": "hybrid", "llm_endpoint": "http://localhost:1/v1", "llm_model": "m"}
+    declaration, _ = read_tao_files(files(**asked, llm_max_total_tokens=99), {"AUTOML_LLM_API_KEY": "k"})
+    assert declaration.options["api_key_env"] == "AUTOML_LLM_API_KEY"
+    assert declaration.options["max_total_tokens"] == 99
+    with pytest.raises(DocumentError, match="only taken from the environment") as caught:
+        read_tao_files(files(**asked, llm_api_key="xyzzy"), {})
+    assert "xyzzy" not in str(caught.value)
+    with pytest.raises(DocumentError, match="AUTOML_LLM_MODEL"):
+        read_tao_files(files(algorithm="llm"), {})
+
+
 def test_a_command_that_does_not_take_the_specification_is_refused(files):
     with pytest.raises(DocumentError, match=r"does not use train\.optim\.lr"):
         read_tao_files(files(command="{python} train.py"))
