@@ -27,11 +27,18 @@ _COMMANDS = {
     "router": "Fit, inspect and measure a router: which model of a pool a prompt should go to.",
     "onboard": "Add a model to a router from a few of its answers.",
     "route": "Tell which model a prompt should go to.",
+    "run": "Governed runs: train a candidate, prove it against what serves, watch it, tell of it.",
+    "repair": "Train and prove the next iteration of a governed run whose gate failed.",
+    "certify": "Compare a candidate with a baseline on a frozen pack, and issue a signed certificate.",
+    "promote": "Let stage or prod serve a version, on the evidence of a certificate.",
+    "rollback": "Let stage or prod serve again what it served before.",
+    "registry": "Versions of models, the aliases that serve them, and how each came to be served.",
+    "evidence": "Recompute a certificate from its raw answers.",
     "import": "Read logs of lm-eval or inspect_ai, or a CSV, into the results table.",
     "status": "Where the runs of a yard stand.",
     "logs": "What a step wrote.",
     "cancel": "Stop a run; it can be taken up again.",
-    "audit": "Check that the yard's journal was not tampered with.",
+    "audit": "Check that the yard's journal was not tampered with; anchor its head outside.",
 }
 
 
@@ -48,9 +55,10 @@ def cli() -> None:
 
 #: The extras that commands need; those that are not here need none, or say so themselves.
 _EXTRAS = {
-    "evaluate": "evaluate", "import": "ensemble", "integrate": "ensemble", "merge": "merge",
-    "onboard": "evaluate,routing", "route": "routing", "router": "routing", "tune": "tune",
-    "up": "ensemble,report",
+    "audit": "prove", "certify": "prove", "evaluate": "evaluate", "evidence": "prove", "import": "ensemble",
+    "integrate": "ensemble", "merge": "merge", "onboard": "evaluate,routing", "promote": "prove",
+    "registry": "prove", "repair": "prove", "rollback": "prove", "route": "routing", "router": "routing",
+    "run": "prove", "tune": "tune", "up": "ensemble,report",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Asking one model its questions: several at a time, with pace, retries and a budget for them.
+"""Asking models their questions: several at a time, with pace, retries and a budget for them.
 
 A question that fails for good has no answer, and that is a result. A model that answers nothing at all is
 not a bad model but an unreachable one: then asking ends with an error.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 from modelyard.core.errors import EngineError
@@ -44,6 +44,14 @@ class Conversation:
     chance: random.Random = field(default_factory=lambda: random.Random(0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """Questions that are asked in their order, so many at a time; each by the asker of its model."""
+
+    tasks: Sequence[tuple[Asker, str, Question]]
+    threads: int
+
+
 def ask_all(questions: Mapping[str, Question], conversation: Conversation) -> None:
     """Ask each question, by its key, until every one has a reply or a stop is asked for.
 
@@ -52,43 +60,68 @@ def ask_all(questions: Mapping[str, Question], conversation: Conversation) -> No
     Raises:
         EngineError: The model cannot be asked at all, or stopped answering.
     """
-    asker, threads = _Asker(conversation, questions), min(conversation.manners.parallel, len(questions))
-    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="ask") as pool:
-        futures = [pool.submit(asker.work) for _ in range(threads)]
+    asker = Asker(conversation, len(questions))
+    tasks = [(asker, key, question) for key, question in questions.items()]
+    ask_lanes([Lane(tasks=tasks, threads=conversation.manners.parallel)], conversation.stop)
+
+
+def ask_lanes(lanes: Sequence[Lane], stop: Callable[[], str]) -> None:
+    """As `ask_all`, for several lanes at the same time."""
+    askers = {asker for lane in lanes for asker, _, _ in lane.tasks}
+    threads = [min(lane.threads, len(lane.tasks)) for lane in lanes]
+    with ThreadPoolExecutor(max(1, sum(threads)), thread_name_prefix="ask") as pool:
+        left = set[Future[None]]()
+        for lane, count in zip(lanes, threads, strict=True):
+            queue = _Queue(lane.tasks)
+            left |= {pool.submit(queue.work_off) for _ in range(count)}
         try:
-            left = set(futures)
             while left:
                 done, left = wait(left, timeout=_LOOK_S, return_when=FIRST_EXCEPTION)
                 for future in done:
                     future.result()
-                if conversation.stop():
+                if stop():
                     break
         finally:
-            asker.halted.set()
+            if left:
+                for asker in askers:
+                    asker.halted.set()
             pool.shutdown(wait=True)
 
 
-class _Asker:
-    """What the threads of one model share."""
+class _Queue:
+    """What the threads of one lane share."""
 
-    def __init__(self, conversation: Conversation, questions: Mapping[str, Question]) -> None:
+    def __init__(self, tasks: Sequence[tuple[Asker, str, Question]]) -> None:
+        self._left, self._lock = iter(tasks), threading.Lock()
+
+    def work_off(self) -> None:
+        """Ask one question after the other until none is left."""
+        while True:
+            with self._lock:
+                following = next(self._left, None)
+            if following is None or following[0].halted.is_set():
+                return
+            asker, key, question = following
+            asker.ask(key, question)
+
+
+class Asker:
+    """Asks one model; any number of threads may share it."""
+
+    def __init__(self, conversation: Conversation, questions: int) -> None:
+        """`questions` is how many will be asked in all: the budget of retries goes with it."""
         self._told = conversation
         self._lock = threading.Lock()
-        self._left = iter(questions.items())
-        self._retries = max(_LEAST_RETRIES, int(_RETRIED_SHARE * len(questions)))
+        self._retries = max(_LEAST_RETRIES, int(_RETRIED_SHARE * questions))
         self._trust = max(_LEAST_TRUST, conversation.manners.parallel)
-        self._failed_in_a_row = 0
+        self._failed_in_a_row: list[str] = []
         self._next_start = 0.0
         self.halted = threading.Event()
 
-    def work(self) -> None:
-        """Ask one question after the other until none is left."""
-        while not self.halted.is_set():
-            with self._lock:
-                following = next(self._left, None)
-            if following is None:
-                return
-            self.ask(*following)
+    @property
+    def failed_in_a_row(self) -> tuple[str, ...]:
+        """The keys of the last questions, when none of them had an answer."""
+        return tuple(self._failed_in_a_row)
 
     def ask(self, key: str, question: Question) -> None:
         """Ask one question until it has a reply that counts, and keep that."""
@@ -114,7 +147,7 @@ class _Asker:
             failpoint("evaluate.after_stored")
             self._told.told(key, reply)
             if not (reply.again and key in self._told.failed_before):
-                self._watch(reply)
+                self._watch(key, reply)
             return
 
     def _wait_for_turn(self) -> None:
@@ -141,14 +174,14 @@ class _Asker:
             jitter = self._told.chance.uniform(0.5, 1.0)
         self.halted.wait(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0**tries) * jitter)
 
-    def _watch(self, reply: Reply) -> None:
+    def _watch(self, key: str, reply: Reply) -> None:
         with self._lock:
-            self._failed_in_a_row = self._failed_in_a_row + 1 if reply.again else 0
-            if self._failed_in_a_row < self._trust:
+            self._failed_in_a_row = [*self._failed_in_a_row, key] if reply.again else []
+            if len(self._failed_in_a_row) < self._trust:
                 return
         self.halted.set()
         raise EngineError(
-            f"{self._failed_in_a_row} questions in a row have no answer, the last for this reason: "
+            f"{len(self._failed_in_a_row)} questions in a row have no answer, the last for this reason: "
             f"{reply.error}; see that the model is there, and go on with the same command"
         )
 

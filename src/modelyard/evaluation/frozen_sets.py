@@ -7,7 +7,7 @@ them makes the next proof weaker. So each opening is an entry of the journal, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelyard.core.faults import Faults
@@ -44,13 +44,13 @@ class Opening:
     run: str
 
 
-def read_frozen(path: Path) -> FrozenSet:
-    """Read and check a set.
+def read_frozen(path: Path, *, pack: bool = False) -> FrozenSet:
+    """Read and check a set; `pack` as in `read_examples`.
 
     Raises:
         DocumentError: With every fault of the file.
     """
-    examples = read_examples(path)
+    examples = read_examples(path, pack=pack)
     _check_scorers(path, examples)
     return FrozenSet(
         path=path,
@@ -77,6 +77,7 @@ def open_split(frozen: FrozenSet, journal: Journal, opening: Opening) -> tuple[E
         "set": str(frozen.path.absolute()),
         "set_digest": frozen.digest,
         "split": opening.split,
+        "items_digest": _items_digest(chosen),
         "purpose": opening.purpose,
         "examples": len(chosen),
         "models": list(opening.models),
@@ -95,6 +96,29 @@ def looks(journal: Journal, digest: str) -> dict[str, int]:
     return {split: sum(each == split for each, _ in seen) for split in SPLITS}
 
 
+def openers(journal: Journal, frozen: FrozenSet, split: str) -> list[str]:
+    """The evaluations that have opened the examples of a split, in whatever set and split they stood.
+
+    Each is named once, in the order of their first openings.
+    """
+    items = _items_digest(frozen.sealed(split))
+    runs = (
+        entry.run
+        for entry in journal.read()
+        if entry.kind == _OPENED
+        and (
+            entry.data.get("items_digest") == items
+            or (entry.data["set_digest"], entry.data["split"]) == (frozen.digest, split)
+        )
+    )
+    return list(dict.fromkeys(runs))
+
+
+def _items_digest(examples: tuple[Example, ...]) -> str:
+    """Of the examples wherever they stand."""
+    return set_digest(tuple(replace(example, split=SPLITS[0]) for example in examples))
+
+
 def _check_scorers(path: Path, examples: Sequence[Example]) -> None:
     """That each example can be scored as it says."""
     faults, known = Faults(file=str(path)), scorer_names()
@@ -105,7 +129,12 @@ def _check_scorers(path: Path, examples: Sequence[Example]) -> None:
                 f"{place}.scorer", example.scorer, "is not installed", f"use one of {', '.join(known)}"
             )
             continue
-        problem = load_scorer(example.scorer).problem(example)
-        if problem:
-            faults.add(place, None, *problem)
+        scorer = load_scorer(example.scorer)
+        if example.scorer_version not in (None, scorer.version):
+            remedy = f"install the version of {scorer.name} that the set was made for, or freeze the set anew"
+            problem = f"is not the version that is installed, {scorer.version}"
+            faults.add(f"{place}.scorer.version", example.scorer_version, problem, remedy)
+        fault = scorer.problem(example)
+        if fault:
+            faults.add(place, None, *fault)
     faults.raise_if_any()

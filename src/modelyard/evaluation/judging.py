@@ -76,10 +76,15 @@ def judge_all(
 
 def verdict_questions(example: Example, answer: str) -> tuple[Question, Question]:
     """The answer first, then the reference first."""
-    asked, reference = question_of(example).text(), example.answers[0]
+    return pair_questions(example, answer, example.answers[0])
+
+
+def pair_questions(example: Example, one: str, other: str) -> tuple[Question, Question]:
+    """Two answers beside each other: the one first, then the other first."""
+    asked = question_of(example).text()
     return (
-        _question(example.id, question=asked, first=answer, second=reference),
-        _question(example.id, question=asked, first=reference, second=answer),
+        _question(example.id, question=asked, first=one, second=other),
+        _question(example.id, question=asked, first=other, second=one),
     )
 
 

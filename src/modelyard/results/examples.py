@@ -1,4 +1,9 @@
-"""Examples: what a model is asked, what is right, and how an answer is scored; read from JSON lines."""
+"""Examples: what a model is asked, what is right, and how an answer is scored; read from JSON lines.
+
+Two spellings are read, one or the other on each line: the set's own, and a pack's items
+`{prompt_id, messages, scorer{id, version, params}, critical, cluster, weight, tags}`, whose answers and
+choices stand in the params or beside them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,10 @@ from modelyard.core.faults import Faults, Section
 
 SPLITS = ("fit", "certify", "report")
 Scalar = str | int | float | bool
+#: The scorer that compares two answers, which needs no right one.
+_JUDGED = "judge"
+#: Fields that are part of an example's digest only where they are given.
+_LATER = ("scorer_version", "tags")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +40,9 @@ class Example:
     weight: float = 1.0
     critical: bool = False
     split: str = "fit"
+    # The version of the scorer that the set was made for, where it names one.
+    scorer_version: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +53,24 @@ class Score:
     why: str
 
 
-def read_examples(path: Path) -> tuple[Example, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scoring:
+    """How an example is scored."""
+
+    scorer: str
+    version: str | None
+    options: Mapping[str, Scalar]
+    answers: tuple[str, ...]
+    choices: tuple[str, ...]
+
+
+def read_examples(path: Path, *, pack: bool = False) -> tuple[Example, ...]:
     """The examples in a JSON-lines file, in its order.
+
+    Args:
+        path: The file.
+        pack: It is made for comparing two models: where no line names a split, all are `certify`, and what
+            a judge compares needs no answer.
 
     Raises:
         DocumentError: with every fault of the file.
@@ -53,12 +81,14 @@ def read_examples(path: Path) -> tuple[Example, ...]:
     except (OSError, UnicodeDecodeError) as error:
         faults.add("", None, f"cannot be read ({error})", "give a UTF-8 file of JSON lines")
         lines = []
+    values = {number: _value(line, number, faults) for number, line in enumerate(lines, 1) if line.strip()}
+    split = "certify" if pack and not any("split" in value for value in values.values()) else SPLITS[0]
     examples: list[Example] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        example = _line(line, f"line {number}", faults)
+    for number, value in values.items():
+        example = _example(value, f"line {number}", faults, split) if value else Example(id="")
+        if value and not example.answers and not (pack and example.scorer == _JUDGED):
+            faults.add(f"line {number}.answers", None, "names no answer", "list at least one right answer")
         if example.id and example.id in seen:
             place = f"line {number}.id"
             faults.add(place, example.id, f"stands on line {seen[example.id]} too", "give each its own id")
@@ -77,41 +107,70 @@ def set_digest(examples: tuple[Example, ...]) -> str:
 
 def _plain(example: Example) -> dict[str, Any]:
     plain = {name: getattr(example, name) for name in Example.__slots__}
+    for name in _LATER:  # sets without them keep the digest that they had before there were any
+        if not plain[name]:
+            del plain[name]
     return {**plain, "options": dict(example.options)}
 
 
-def _line(line: str, place: str, faults: Faults) -> Example:
+def _value(line: str, number: int, faults: Faults) -> Mapping[str, Any]:
+    """The object on a line; empty, with a fault, where there is none."""
+    place = f"line {number}"
     try:
         value = json.loads(line)
         json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         faults.add(place, None, f"is not JSON ({error})", "write one JSON object a line")
-        return Example(id="")
-    if not isinstance(value, dict):
-        faults.add(place, value, "is not an object", "write one JSON object a line")
-        return Example(id="")
+        return {}
+    if not isinstance(value, dict) or not value:
+        faults.add(place, value, "is not an object with keys", "write one JSON object a line")
+        return {}
+    return value
+
+
+def _example(value: Mapping[str, Any], place: str, faults: Faults, split: str) -> Example:
     section = Section(value, faults=faults, path=place)
+    item = section.has("prompt_id")
     messages = tuple((each.text("role"), each.text("content")) for each in section.sections("messages"))
+    scoring = _scoring(section)
     example = Example(
-        id=section.text("id"),
+        id=section.text("prompt_id" if item else "id"),
         prompt=section.optional_text("prompt") or "",
         messages=messages,
-        answers=section.texts("answers"),
-        choices=section.texts("choices"),
-        scorer=section.text("scorer", "exact"),
-        options=section.scalars("options"),
-        group_id=section.optional_text("group_id"),
+        answers=scoring.answers,
+        choices=scoring.choices,
+        scorer=scoring.scorer,
+        options=scoring.options,
+        group_id=section.optional_text("cluster" if item else "group_id"),
         weight=section.number("weight", 1.0, above=0.0),
         critical=section.flag("critical", default=False),
-        split=section.choice("split", "fit", SPLITS),
+        split=section.choice("split", split, SPLITS),
+        scorer_version=scoring.version,
+        tags=section.texts("tags"),
     )
     if bool(example.prompt) == bool(messages):
         faults.add(place, None, "needs either prompt or messages", "give exactly one of them")
-    if not example.answers:
-        faults.add(f"{place}.answers", None, "names no answer", "list at least one right answer")
     _check_pattern(example, place, faults)
     section.close()
     return example
+
+
+def _scoring(section: Section) -> _Scoring:
+    """From `scorer`, a name with `options` beside it or an object with params."""
+    answers, choices = section.texts("answers"), section.texts("choices")
+    if not isinstance(section.data.get("scorer"), Mapping):
+        scorer, options = section.text("scorer", "exact"), section.scalars("options")
+        return _Scoring(scorer=scorer, version=None, options=options, answers=answers, choices=choices)
+    told = section.section("scorer")
+    params = told.section("params")
+    answers, choices = (*answers, *params.texts("answers")), (*choices, *params.texts("choices"))
+    rest = Section({"params": params.rest()}, faults=section.faults, path=told.path)
+    scoring = _Scoring(
+        scorer=told.text("id"), version=told.optional_text("version"), options=rest.scalars("params"),
+        answers=answers, choices=choices,
+    )  # fmt: skip
+    told.close()
+    return scoring
 
 
 def _check_pattern(example: Example, place: str, faults: Faults) -> None:

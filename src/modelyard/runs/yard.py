@@ -36,6 +36,11 @@ class Yard:
         return self.root / "artifacts"
 
     @property
+    def keys_dir(self) -> Path:
+        """The yard's own key and, in `trusted/`, the public keys that count."""
+        return self.root / "keys"
+
+    @property
     def index_path(self) -> Path:
         """The index over the journal; it can be deleted at any time."""
         return self.root / "yard.db"

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 import modelyard
-from modelyard.core.failpoints import EVALUATE_NAMES, MERGE_NAMES, NAMES, TUNE_NAMES, VARIABLE
+from modelyard.core.failpoints import (
+    CERTIFY_NAMES,
+    EVALUATE_NAMES,
+    GOVERNED_NAMES,
+    MERGE_NAMES,
+    NAMES,
+    REGISTRY_NAMES,
+    TUNE_NAMES,
+    VARIABLE,
+)
+from modelyard.runs.states import MOVES
 
 CODE = """
 import os
@@ -46,4 +56,14 @@ def test_the_list_of_failpoints_is_what_the_code_passes():
     used = set()
     for path in root.rglob("*.py"):
         used |= set(re.findall(r'\b(?:failpoint|die_if_told)\("([a-z._]+)"\)', path.read_text()))
-    assert used == {*NAMES, *MERGE_NAMES, *EVALUATE_NAMES, *TUNE_NAMES}
+    used |= {f"governed.after_{state}" for state in MOVES} & set(GOVERNED_NAMES)  # one after every move
+    known = {
+        *NAMES,
+        *MERGE_NAMES,
+        *EVALUATE_NAMES,
+        *CERTIFY_NAMES,
+        *TUNE_NAMES,
+        *REGISTRY_NAMES,
+        *GOVERNED_NAMES,
+    }
+    assert used == known

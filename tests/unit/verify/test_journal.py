@@ -6,12 +6,15 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import rfc8785
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+import modelyard.verify.journal as verifier
 from modelyard.core.journal import Draft, Journal
 from modelyard.verify.journal import verify_journal
 
@@ -176,22 +179,23 @@ def test_it_needs_nothing_of_ours():
     assert set(json.loads(loaded.replace("'", '"'))) == {
         "modelyard",
         "modelyard.verify",
+        "modelyard.verify.anchor",
         "modelyard.verify.journal",
     }
 
 
-def chained(numbers):
-    """Lines whose digests and links are right, whatever their numbers."""
+def chained(numbers, times=(), data=()):
+    """Lines whose digests and links are right, whatever their numbers, times and data."""
     previous, lines = "sha256:" + "0" * 64, []
-    for number in numbers:
+    for index, number in enumerate(numbers):
         body = {
-            "data": {},
+            "data": data[index] if data else {},
             "kind": "test",
             "prev": previous,
             "run": "",
             "schema": "s",
             "seq": number,
-            "time": "",
+            "time": times[index] if times else "2026-01-01T00:00:00.000000+00:00",
         }
         previous = "sha256:" + hashlib.sha256(rfc8785.dumps(body)).hexdigest()
         lines.append(rfc8785.dumps({**body, "digest": previous}) + b"\n")
@@ -211,3 +215,176 @@ def test_numbers_go_without_gaps_even_where_the_links_hold(tmp_path, numbers, fa
     (tmp_path / "journal.jsonl").write_bytes(b"".join(lines))
     (tmp_path / "head.json").write_text(head)
     assert verify_journal(tmp_path).faults == faults
+
+
+def written(folder, *chain):
+    lines, head = chained(*chain)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "journal.jsonl").write_bytes(b"".join(lines))
+    (folder / "head.json").write_text(head)
+    return folder
+
+
+def moments(*seconds):
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    return [(start + timedelta(seconds=s)).isoformat(timespec="microseconds") for s in seconds]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "faulty"),
+    [
+        ((0, 100, 41), []),  # within a minute: two machines whose clocks differ
+        ((0, 100, 39), [3]),
+        ((0, 100, 80, 60, 39), [5]),  # creeping back counts from the latest
+        ((0, 9999, 1, 2, 3), [3]),  # a clock that was wrong and was mended is one fault, not three
+        ((0, 9999, 500, 9999, 400), [3, 5]),
+    ],
+)
+def test_time_does_not_go_back(tmp_path, seconds, faulty):
+    numbers = range(1, len(seconds) + 1)
+    verdict = verify_journal(written(tmp_path, numbers, moments(*seconds)))
+    faults = verdict.faults
+    assert verdict.clock == faults
+    assert [int(fault.split()[1].rstrip(":")) for fault in faults] == faulty
+    assert all("the clock was set back" in fault for fault in faults)
+
+
+@pytest.mark.parametrize(
+    "time", ["", "yesterday", "2026-01-01T00:00:00", "2026-01-01T00:00:00+01:00", 5, None, ["x"]]
+)
+def test_a_time_is_one_of_utc(tmp_path, time):
+    faults = verify_journal(written(tmp_path, [1], [time])).faults
+    assert faults == (f"line 1: has the time {time!r}, which is none in UTC",)
+
+
+def test_what_is_still_to_come_has_not_happened(tmp_path):
+    folder = written(tmp_path, [1, 2], moments(0, 100))
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert verify_journal(folder).faults == ()
+    assert verify_journal(folder, now=now + timedelta(seconds=41)).faults == ()
+    (fault,) = verify_journal(folder, now=now + timedelta(seconds=39)).faults
+    assert fault == "an entry says that it is of 2026-01-01 00:01:40+00:00, which is still to come"
+
+
+@pytest.fixture
+def used_yard(tmp_path):
+    """A yard with two runs, whose journal announced their jobs."""
+    for run, key in (("one", "k1"), ("two", "k2")):
+        (tmp_path / "runs" / run / "jobs" / key).mkdir(parents=True)
+    journal = Journal(tmp_path / "journal")
+    journal.append([Draft(kind="job.intent", run="", data={"key": key}) for key in ("k1", "k2", "k3")])
+    return tmp_path
+
+
+def test_what_lies_in_the_yard_was_announced(used_yard):
+    assert verify_journal(used_yard / "journal").faults == ()
+
+
+def test_a_deleted_journal_is_noticed_by_the_jobs_that_it_announced(used_yard):
+    for file in (used_yard / "journal").iterdir():
+        file.unlink()
+    (used_yard / "journal").rmdir()
+    (fault,) = verify_journal(used_yard / "journal").faults
+    assert fault.startswith("2 jobs lie in the yard that no entry announces, one is k1: ")
+
+
+def test_a_journal_that_was_cut_with_its_head_is_noticed_by_a_job_of_the_part_that_is_gone(used_yard):
+    log, head = used_yard / "journal" / "journal.jsonl", used_yard / "journal" / "head.json"
+    first = log.read_bytes().splitlines(keepends=True)[0]
+    log.write_bytes(first)
+    head.write_text(json.dumps({"count": 1, "digest": json.loads(first)["digest"]}))
+    (fault,) = verify_journal(used_yard / "journal").faults
+    assert fault.startswith("1 jobs lie in the yard that no entry announces, one is k2: ")
+
+
+@pytest.mark.parametrize("name", ["evaluations/e/evaluation.json", "certificates/c/paired_eval_report.json"])
+def test_a_deleted_journal_is_noticed_by_a_result_that_came_after_its_first_entry(tmp_path, name):
+    assert verify_journal(tmp_path / "journal").faults == ()
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("{}")
+    (fault,) = verify_journal(tmp_path / "journal").faults
+    assert fault.endswith("is there, but no entry at all: the log was deleted")
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+whole_numbers = st.integers(-(2**53), 2**53)
+numbers = whole_numbers | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def test_a_writer_at_work_is_no_fault(tmp_path):
+    """Head and jobs may be newer than the log that was read, unless they are read first."""
+    journal, done = Journal(tmp_path / "journal"), threading.Event()
+
+    def work():
+        number = 0
+        while not done.is_set():
+            number += 1
+            journal.append([Draft(kind="job.intent", run="", data={"key": f"k{number}"})], durable=False)
+            (tmp_path / "runs" / "one" / "jobs" / f"k{number}").mkdir(parents=True)
+
+    journal.append([Draft(kind="test", run="", data={})])
+    writer = threading.Thread(target=work)
+    writer.start()
+    try:
+        found = [fault for _ in range(20) for fault in verify_journal(tmp_path / "journal").faults]
+    finally:
+        done.set()
+        writer.join()
+    assert [fault for fault in found if "has no end" not in fault] == []
+
+
+values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(values)
+@example({"\U0001f600": 1, "\ufb33": 2})  # sorted otherwise by code point than by UTF-16 unit
+def test_the_quick_way_accepts_exactly_what_is_canonical(value):
+    exact = "9007199254740992" not in json.dumps(value)
+    spellings = [json.dumps(value), json.dumps(value, ensure_ascii=False, separators=(",", ":"))]
+    spellings += [json.dumps(value, sort_keys=True, separators=(",", ":"))]
+    for text in [each.encode() for each in spellings] + ([rfc8785.dumps(value)] if exact else []):
+        reader = verifier._Reader()
+        again = reader.read(text)
+        if reader.plain:
+            quick, canonical = verifier._canonical(again, plain=True), rfc8785.dumps(again)
+            assert (quick == text) == (canonical == text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "plain"),
+    [
+        (["1", "-0", "9007199254740991", "1.5", "-0.0001", "{}", '"a"', '"\\u00e9"', '"\\ud83d"'], True),
+        (["1.0", "-0.0", "1e5", "1E5", "1e-5", "0.00001", "1.50", "1e400", "123456789.123456789"], False),
+        (["9007199254740992", "-9007199254740992", '"é"', '{"é": 1}', "[1, [2, 1.0]]"], False),
+    ],
+)
+def test_which_spellings_are_judged_quickly(texts, plain):
+    reader = verifier._Reader()
+    for text in texts:
+        reader.read(text.encode())
+        assert (text, reader.plain) == (text, plain)
+
+
+OTHER_SPELLINGS = (
+    "1.0", "1e0", "-0", "0.10", "1E1", "10000000000000000000000", r'"\u0041"', r'"\/"', '{"b":1,"a":2}',
+    '{"a":1,"a":1}', "[1, 2]", "NaN", "-Infinity", r'"\ud800"', r'"\u00e9"', '{"\ufb33":1,"\U0001f600":2}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("spelled", [each.encode() for each in OTHER_SPELLINGS], ids=repr)
+def test_no_other_spelling_passes_though_its_digest_is_right(tmp_path, spelled):
+    """An entry whose digest was made over the very bytes of a spelling that is not the canonical one."""
+    rest = (
+        b'"kind":"t","prev":"sha256:%b","run":"","schema":"s","seq":1,"time":"2026-01-01T00:00:00+00:00"}'
+        % (b"0" * 64)
+    )
+    digest = "sha256:" + hashlib.sha256(b'{"data":%b,%b' % (spelled, rest)).hexdigest()
+    line = b'{"data":%b,"digest":"%b",%b\n' % (spelled, digest.encode(), rest)
+    (tmp_path / "journal.jsonl").write_bytes(line)
+    (tmp_path / "head.json").write_text(json.dumps({"count": 1, "digest": digest}))
+    (fault,) = verify_journal(tmp_path).faults[:1]
+    assert fault in ("line 1: is not in canonical form", "line 1: is not JSON")

@@ -13,6 +13,7 @@ from typing import Any
 from modelyard import __version__
 from modelyard.core.digests import digest_json, digest_path
 from modelyard.jobs.step import Step, step_digest
+from modelyard.lifecycle.governed.pinned import gate_digest
 from modelyard.lifecycle.governed.providers import Provider
 from modelyard.lifecycle.governed.training_step import Training
 
@@ -104,6 +105,7 @@ def manifest_record(training: Training, step: Step, infer: Provider, *, live: bo
             "step": step_digest(step, run_dir=run_dir),
             "data": data,
             "prompt_pack": digest_path(pack) if pack and pack.exists() else None,
+            "gate": gate_digest(governance),
             "code": {each: _digest(each) for each in step.inputs if each.endswith((".py", ".sh"))},
             "base_model": training.start.digest,
             "tokenizer": _tokenizer(Path(training.start.base)),

@@ -17,6 +17,7 @@ from typing import Any
 from modelyard.core.errors import GovernanceError
 from modelyard.core.files import read_json, write_json, write_whole
 from modelyard.core.journal import Entry, Journal
+from modelyard.core.redaction import exposed, secret_values
 from modelyard.lifecycle.governed.around import Around
 from modelyard.lifecycle.governed.carrying_out import GovernedRun
 from modelyard.lifecycle.governed.declaration import Governance
@@ -59,6 +60,10 @@ def repair(
         GovernanceError: The run is not one to be repaired, or a budget is used up.
         RunBusy: Another process drives it.
     """
+    for name in exposed(dict(delta or {}), secret_values(around.environment)):
+        raise GovernanceError(
+            f"{run_id}: the value of {name} is a secret; put it into an environment variable"
+        )
     now = standing(yard.journal, run_id)
     if now.state in _REPAIRABLE:
         with drive_folder(places.run_dir, run_id):

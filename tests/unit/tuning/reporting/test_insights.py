@@ -68,7 +68,9 @@ def test_a_made_view_is_what_the_storage_gives(tmp_path):
     kept = {"best": [1.0]}
     make_study(tmp_path / "made", SPACE, [LOSS], trials, confirmation=kept)
     stored = view_study(tmp_path / "made")
-    untimed = tuple(replace(each, started_at="", ended_at="", driver="", silent_s=None) for each in stored.trials)
+    untimed = tuple(
+        replace(each, started_at="", ended_at="", driver="", silent_s=None) for each in stored.trials
+    )
     assert replace(stored, trials=untimed) == study(trials, confirmation=kept)
     assert all(seconds_of(each) is not None for each in stored.trials[:3])
 

@@ -125,7 +125,7 @@ def test_while_no_trial_keeps_the_constraints_one_is_looked_for():
 
 
 def test_a_value_that_diverged_is_cut_unless_it_is_on_the_front():
-    from modelyard.tuning.searchers.gaussian import tamed
+    from modelyard.tuning.searchers.warping import tamed
 
     values = [-1.0, -2.0, -3.0, -4.0, -1e12]
     assert tamed(values) == tamed(values, least=-4.0) == [-1.0, -2.0, -3.0, -4.0, -10.0]

@@ -1,0 +1,1 @@
+"""Proof that one model is as good as another or better: paired comparison, gates, certificates."""

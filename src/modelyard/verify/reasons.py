@@ -1,0 +1,69 @@
+"""Whether the sentences of a report say what decided, and its corrected p-values what they should.
+
+The wording of a sentence is its author's; the figures in it are not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from modelyard.verify.judgement import Judgement
+from modelyard.verify.lines import NUMBER, is_of
+
+
+def reason_faults(report: Mapping[str, Any], found: Judgement) -> list[str]:
+    """A fault for each fact that decided and that no sentence has."""
+    reasons = report["reasons"]
+    if not all(isinstance(each, str) for each in reasons):
+        return ["reasons: they are not all sentences"]
+    return [
+        f"reasons: no sentence has {' and '.join(words)}, {what}"
+        for what, words in _facts(report, found)
+        if not any(all(word in sentence for word in words) for sentence in reasons)
+    ]
+
+
+def _facts(report: Mapping[str, Any], found: Judgement) -> Iterator[tuple[str, list[str]]]:
+    """What has to be said, and the words that a sentence must have; figures as the report states them."""
+    counts, effect = found.figures["counts"], found.figures["effect"]
+    items = sum(counts[cell] for cell in ("n11", "n10", "n01", "n00"))
+    yield "the difference and the items it is of", [f"{effect['delta'] * 100:+.2f}", str(items)]
+    if found.watched.decision:
+        last = found.looks[-1]
+        decided = last.e_value if found.watched.decision == "pass" else last.e_against
+        yield "the e-value that decided", [f"{decided:.4g}"]
+    elif found.by_test and found.verdict(report["design"], report["p_value"], effect["ci"][1]) == "pass":
+        yield "the p-value that decided", [f"{report['p_value']:.4g}"]
+    for what, broken in (("critical", found.critical_broken), ("lost", found.losses_broken)):
+        if broken:
+            yield f"the broken budget of {what} items", [str(len(broken)), what, broken[0]]
+    if found.critical_unasked:
+        yield "the critical items that were not asked", [str(found.critical_unasked), "critical"]
+
+
+def holm_faults(secondary: object) -> list[str]:
+    """Where Holm's step-down correction of secondary p-values is another one."""
+    form = {"metric": str, "p": NUMBER, "holm_p": NUMBER}
+    if not isinstance(secondary, list) or not all(
+        isinstance(each, dict) and all(is_of(each.get(name), kind) for name, kind in form.items())
+        for each in secondary
+    ):
+        return ["secondary: an entry does not have metric, p and holm_p"]
+    due = _holm([each["p"] for each in secondary])
+    return [
+        f"secondary.{each['metric']}.holm_p: the report states {each['holm_p']!r}, by Holm it is {value!r}"
+        for each, value in zip(secondary, due, strict=True)
+        if not math.isclose(each["holm_p"], value, rel_tol=1e-6, abs_tol=1e-9)
+    ]
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """Each p times how many are not smaller, never below that of a smaller one."""
+    count, ranked = len(p_values), sorted(range(len(p_values)), key=lambda number: p_values[number])
+    due, least = [0.0] * count, 0.0
+    for rank, number in enumerate(ranked):
+        least = max(least, min(1.0, (count - rank) * p_values[number]))
+        due[number] = least
+    return due
