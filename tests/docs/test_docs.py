@@ -31,9 +31,10 @@ RUN = (
     "docs/evaluating.md",
     "docs/routing.md",
     "docs/tuning.md",
+    "docs/governing.md",
 )
 #: Where a reader looks for a command.
-PAGES = ("tutorial", "how-to", "merging", "evaluating", "routing", "tuning")
+PAGES = ("tutorial", "how-to", "merging", "evaluating", "routing", "tuning", "governing")
 #: What CI runs on its own.
 ELSEWHERE = ("make demo", "make test")
 LIMIT_S = 600.0

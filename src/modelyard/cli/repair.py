@@ -49,7 +49,10 @@ def _delta(changes: tuple[str, ...]) -> dict[str, str | int | float | bool]:
     delta = {}
     for change in changes:
         name, equals, text = change.partition("=")
-        value = yaml.safe_load(text) if equals else None
+        try:
+            value = yaml.safe_load(text) if equals else None
+        except yaml.YAMLError:
+            value = None
         if not name or not isinstance(value, str | int | float | bool):
             raise click.BadParameter(f"{change!r} is no NAME=VALUE", param_hint="--set")
         delta[name] = value

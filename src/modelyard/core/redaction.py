@@ -38,12 +38,17 @@ def secret_values(variables: Mapping[str, str], declared: Collection[str] = ()) 
     return tuple(sorted(values, key=lambda value: (-len(value), value)))
 
 
+def without(text: str, secrets: Collection[str]) -> str:
+    """A text with the values of secrets replaced; what only looks like one is left."""
+    for secret in secrets:
+        text = text.replace(secret, REDACTED)
+    return text
+
+
 def scrubbed(value: Any, secrets: Collection[str]) -> Any:
     """A JSON value with every secret in it replaced: by value, by the name of its key, by its form."""
     if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, REDACTED)
-        return _SECRET_TEXT.sub(REDACTED, value)
+        return _SECRET_TEXT.sub(REDACTED, without(value, secrets))
     if isinstance(value, Mapping):
         return {
             scrubbed(key, secrets): REDACTED if _names_secret(key, each) else scrubbed(each, secrets)

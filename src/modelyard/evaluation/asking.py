@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from modelyard.core.errors import EngineError
 from modelyard.core.failpoints import failpoint
+from modelyard.core.redaction import without
 from modelyard.evaluation.answer_store import AnswerStore
 from modelyard.evaluation.pool import Manners
 from modelyard.results.engines import Engine, Question, Reply
@@ -42,6 +43,8 @@ class Conversation:
     # Keys that failed when they were asked last; that they fail again says nothing of the model.
     failed_before: frozenset[str] = frozenset()
     chance: random.Random = field(default_factory=lambda: random.Random(0))
+    # Values of secrets that a model may have seen, and that no answer may carry into a file.
+    hidden: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +136,7 @@ class Asker:
             self._told.store.asked(key)
             failpoint("evaluate.after_asked")
             try:
-                reply = _storable(self._told.engine.ask(question, key))
+                reply = _storable(self._told.engine.ask(question, key), self._told.hidden)
             except EngineError:
                 self._told.store.heard(key)
                 raise
@@ -186,9 +189,9 @@ class Asker:
         )
 
 
-def _storable(reply: Reply) -> Reply:
-    """Without halves of characters, which some models say and no file can hold."""
+def _storable(reply: Reply, hidden: Sequence[str]) -> Reply:
+    """Without halves of characters, which some models say and no file can hold, and without secrets."""
     text, error = reply.text, reply.error
     if text is not None:
-        text = text.encode("utf-8", "replace").decode()
-    return replace(reply, text=text, error=error.encode("utf-8", "replace").decode())
+        text = without(text.encode("utf-8", "replace").decode(), hidden)
+    return replace(reply, text=text, error=without(error.encode("utf-8", "replace").decode(), hidden))

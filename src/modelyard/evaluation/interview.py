@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelyard.core.errors import EngineError, EvaluationError
+from modelyard.core.redaction import secret_values
 from modelyard.evaluation.answer_store import AnswerStore, has_holder, open_store
 from modelyard.evaluation.asking import Conversation, ask_all
 from modelyard.evaluation.pool import PoolModel
@@ -91,6 +92,7 @@ def ask_left(
             told=lambda _key, reply: around.told(model.name, reply),
             failed_before=frozenset(store.failed()),
             chance=random.Random(model.digest),
+            hidden=secret_values(around.environment, model.settings.secrets),
         )
         ask_all(left, conversation)
 

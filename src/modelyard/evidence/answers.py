@@ -21,6 +21,7 @@ from typing import Any
 
 from modelyard.core.digests import canonical_json, digest_json
 from modelyard.core.errors import EngineError
+from modelyard.core.redaction import secret_values
 from modelyard.evaluation.answer_store import AnswerStore, open_store
 from modelyard.evaluation.asking import Asker, Conversation, Lane, ask_lanes
 from modelyard.evaluation.interview import Surroundings
@@ -167,6 +168,7 @@ class Panel:
         conversation = Conversation(
             engine=engine, store=self._stores[side], manners=model.manners, stop=self._around.stop,
             told=hear, chance=random.Random(model.digest),
+            hidden=secret_values(self._around.environment, model.settings.secrets),
         )  # fmt: skip
         return Asker(conversation, of_all)
 

@@ -112,7 +112,7 @@ def chosen_method(design: Design, items: Sequence[Item], kind: str) -> str:
     or the sign test where a judge compared), by Tango's score test against a margin. Other 0/1 scores get
     cluster-robust errors. Continuous scores get the studentised cluster bootstrap, however few clusters
     there are: simulated at a nominal 5 % with left-skewed scores and 10, 20 and 50 clusters (2,000
-    repetitions), a t-test passed falsely in 12 %, 11 % and 9 %, percentiles in 18 %, 13 % and 10 %, the
+    repetitions), a t-test passed falsely in 12 %, 11 % and 9 %, percentiles in 18 %, 12 % and 10 %, the
     studentised bootstrap in 7.5 %, 6 to 7 % and 6 %; with normal scores it keeps 5 % and the power of t.
 
     Args:

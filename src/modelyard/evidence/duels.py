@@ -17,6 +17,7 @@ from typing import Any
 
 from modelyard.core.digests import canonical_json, digest_json
 from modelyard.core.errors import EngineError
+from modelyard.core.redaction import secret_values
 from modelyard.evaluation import judging
 from modelyard.evaluation.answer_store import AnswerStore, open_store
 from modelyard.evaluation.asking import Asker, Conversation, Lane, ask_lanes
@@ -148,6 +149,7 @@ class Referee:
             engine=engine, store=self._store, manners=self.judge.manners, stop=self._around.stop,
             told=lambda _key, reply: self._around.told(self.judge.name, reply),
             failed_before=frozenset(self._store.failed()), chance=random.Random(self.judge.digest),
+            hidden=secret_values(self._around.environment, self.judge.settings.secrets),
         )  # fmt: skip
         return Asker(conversation, of_all)
 

@@ -125,7 +125,7 @@ def keep_evidence(yard: Yard, report: Path) -> Evidence:
 def _read(report: Path) -> Mapping[str, Any]:
     try:
         record = read_json(report)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         said = getattr(error, "strerror", None) or error
         raise EvidenceError(f"{report}: is not a certificate's report ({said}); name another") from error
     if not isinstance(record, Mapping) or record.get("schema") != SCHEMA:
@@ -143,7 +143,7 @@ def _beside(record: Mapping[str, Any], report: Path) -> list[str]:
     parts = [record, *([judge] if isinstance(judge, Mapping) else [])]
     named = [part["raw_outputs"] for part in parts if "raw_outputs" in part]
     for name in named:
-        if not isinstance(name, str) or Path(name).name != name or name in ("", REPORT):
+        if not isinstance(name, str) or Path(name).name != name or "\0" in name or name in ("", REPORT):
             raise EvidenceError(
                 f"{report}: raw_outputs is {name!r} where a file beside the report is required"
             )

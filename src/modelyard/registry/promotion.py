@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modelyard.core.clock import Clock, stamp, utc_now
-from modelyard.core.errors import RegistryError
+from modelyard.core.errors import ArtifactError, DocumentError, RegistryError
 from modelyard.core.failpoints import failpoint
 from modelyard.core.signing import Signer
 from modelyard.registry.approvals import Seats, Subject, Tally, objection, signed_approval, tally
@@ -29,9 +29,9 @@ from modelyard.registry.ledger import (
     reconcile,
 )
 from modelyard.registry.policy import read_policy
-from modelyard.registry.records import ALIASES, PROD, STAGE, Alias, Move
+from modelyard.registry.records import ALIASES, PROD, STAGE, Alias, Move, Version
 from modelyard.registry.store import Registry, approval_key
-from modelyard.registry.versions import find_version, trainers_of
+from modelyard.registry.versions import check_model, find_version, trainers_of
 from modelyard.runs.yard import Yard
 
 Result = Literal["moved", "already", "waiting", "would_move", "would_wait"]
@@ -204,6 +204,7 @@ def _case(yard: Yard, registry: Registry, promotion: Promotion, evidence: Eviden
             *rule.objections(evidence.design),
             *_faults(move, evidence, aliases, history),
             *_reused(yard, move, evidence, history),
+            *_changed(yard, version),
         ),
     )
 
@@ -245,6 +246,16 @@ def _reused(yard: Yard, move: Move, evidence: Evidence, history: Sequence[Move])
                 "once; certify it anew"
             )
             return
+
+
+def _changed(yard: Yard, version: Version) -> Iterator[str]:
+    """That the model is not what it was; one that cannot be looked at from here is left to a drill."""
+    try:
+        check_model(yard, version)
+    except DocumentError:
+        return
+    except (ArtifactError, RegistryError) as error:
+        yield str(error)
 
 
 def _approve(yard: Yard, registry: Registry, case: _Case, promotion: Promotion) -> None:

@@ -12,14 +12,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from modelyard.artifacts.store import ArtifactStore
 from modelyard.core.clock import Clock, stamp, utc_now
 from modelyard.core.errors import EvidenceError, ModelyardError, RegistryError
-from modelyard.evaluation.pool import read_entry
 from modelyard.registry.evidence import check_evidence
 from modelyard.registry.ledger import alone, carry_out, check_same, note, read_ledger, reconcile
 from modelyard.registry.records import ALIASES, Move, Version, standing
 from modelyard.registry.store import Registry
+from modelyard.registry.versions import check_model
 from modelyard.runs.yard import Yard
 
 DRILLED = "rollback.drilled"
@@ -90,7 +89,7 @@ def drill(yard: Yard, registry: Registry, wanted: Rollback, *, clock: Clock = ut
         steps: list[Callable[[], object]] = [
             lambda: _check_evidence(yard, move),
             lambda: registry.apply(move, rehearse=True),
-            lambda: _check_model(yard, version),
+            lambda: check_model(yard, version),
         ]
         faults = [fault for fault in map(_fault, steps) if fault]
         notes = [] if _can_be_found(yard, version) else [f"where {version.label} lies is not on record"]
@@ -173,25 +172,6 @@ def _check_evidence(yard: Yard, move: Move) -> None:
 def _can_be_found(yard: Yard, version: Version) -> bool:
     """Whether it is on record where a model lies or is served."""
     return (version.stored and version.yard == yard.id) or "name" in version.entry
-
-
-def _check_model(yard: Yard, version: Version) -> None:
-    """Look whether a model is where it was, and still the same.
-
-    Raises:
-        ArtifactError: The yard's content store had it, and has it no more.
-        DocumentError: What its entry of a pool names is not there.
-        RegistryError: It is another model now.
-    """
-    if version.stored and version.yard == yard.id:
-        ArtifactStore(yard.artifacts_dir).path(version.digest, verify=True)
-    if "name" in version.entry:
-        model = read_entry(version.entry, place=version.label, folder=yard.root.parent)
-        if model.digest != version.digest:
-            raise RegistryError(
-                f"{version.label}: what its entry names is {model.digest} now, where {version.digest} was "
-                "registered; put the model back that it was"
-            )
 
 
 def _fault(step: Callable[[], object]) -> str:

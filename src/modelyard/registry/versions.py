@@ -12,6 +12,7 @@ from modelyard.artifacts.store import ArtifactStore
 from modelyard.core.clock import Clock, stamp, utc_now
 from modelyard.core.errors import ArtifactError, RegistryError
 from modelyard.core.failpoints import failpoint
+from modelyard.evaluation.pool import read_entry
 from modelyard.registry.ledger import REGISTERED, alone, note, reconcile
 from modelyard.registry.records import Registration, Version
 from modelyard.registry.store import Registry
@@ -73,6 +74,25 @@ def is_stored(yard: Yard, digest: str) -> bool:
     except ArtifactError:
         return False
     return True
+
+
+def check_model(yard: Yard, version: Version) -> None:
+    """Look whether a model is where it was, and still the same.
+
+    Raises:
+        ArtifactError: The yard's content store had it, and has it no more.
+        DocumentError: What its entry of a pool names is not there.
+        RegistryError: It is another model now.
+    """
+    if version.stored and version.yard == yard.id:
+        ArtifactStore(yard.artifacts_dir).path(version.digest, verify=True)
+    if "name" in version.entry:
+        model = read_entry(version.entry, place=version.label, folder=yard.root.parent)
+        if model.digest != version.digest:
+            raise RegistryError(
+                f"{version.label}: what its entry names is {model.digest} now, where {version.digest} was "
+                "registered; put the model back that it was"
+            )
 
 
 def find_version(registry: Registry, wanted: str, *, digest: str = "") -> Version:

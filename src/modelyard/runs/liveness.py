@@ -78,9 +78,12 @@ def liveness(
     if not holder:
         why = "nobody holds the lease"
         return Liveness(life=Life.IDLE, holder="", host=host, silent_s=None, why=why)
-    life, silent, why = (
-        _same_host(lease, reader) if host == reader.host else _elsewhere(lease, reader, earlier)
-    )
+    try:
+        life, silent, why = (
+            _same_host(lease, reader) if host == reader.host else _elsewhere(lease, reader, earlier)
+        )
+    except (KeyError, ValueError, TypeError):
+        life, silent, why = Life.LOST, None, "the lease is not as any driver writes it"
     return Liveness(life=life, holder=holder, host=host, silent_s=silent, why=why)
 
 

@@ -15,6 +15,9 @@ from modelyard.core.journal import Draft, Entry, Journal
 
 KIND = "run.state"
 START = "requested"
+_FIELDS = frozenset({"from", "to", "actor", "reason", "evidence"})
+#: States that nobody reaches without the digest of what proves it.
+_PROVEN = frozenset({"artifacts_ready", "pass", "fail", "inconclusive", "stage", "prod"})
 
 #: What may follow each state. `repair` ends one iteration; `requested` begins the next.
 MOVES: Mapping[str, frozenset[str]] = {
@@ -126,6 +129,10 @@ def replay(run: str, entries: Iterable[Entry]) -> Standing:
     for entry in entries:
         if entry.kind != KIND or entry.run != run:
             continue
+        if not set(entry.data) >= _FIELDS:
+            raise GovernanceError(
+                f"{run}: entry {entry.seq} of the journal is no move of a run; run `modelyard audit verify`"
+            )
         target = str(entry.data["to"])
         if entry.data["from"] != state:
             raise GovernanceError(
@@ -156,11 +163,16 @@ def move(
     The caller drives the run (`runs.directory.drive`), so that nobody moves it at the same time.
 
     Raises:
-        GovernanceError: The move is not allowed from where the run stands.
+        GovernanceError: The move is not allowed from where the run stands, or lacks its actor or evidence.
         JournalError: It cannot be recorded.
     """
     now = standing(journal, run)
     check_move(run, now.state, target)
+    if not actor or (target in _PROVEN and not evidence):
+        raise GovernanceError(
+            f"{run}: cannot become {target} without {'evidence' if actor else 'an actor'}; name "
+            f"{'the digest of what proves it' if actor else 'who moves it'}"
+        )
     data = {"from": now.state, "to": target, "actor": actor, "reason": reason, "evidence": list(evidence)}
     journal.append([Draft(kind=KIND, run=run, data=data)])
     return standing(journal, run)

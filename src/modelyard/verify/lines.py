@@ -28,8 +28,8 @@ def read_lines(
         return None
     try:
         content = (folder / name).read_bytes()
-    except OSError as error:
-        faults.append(f"{name}: cannot be read ({error.strerror})")
+    except (OSError, ValueError) as error:  # a name may hold what no file's name can
+        faults.append(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})")
         return None
     if file_digest(content) != digest:
         faults.append(f"{name}: the report states the digest {digest}, the file has {file_digest(content)}")

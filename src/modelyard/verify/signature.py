@@ -30,13 +30,16 @@ def read_record(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: It is not one JSON object, or two readers could read it in two ways.
     """
-    record = json.loads(
-        content,
-        object_pairs_hook=_unambiguous,
-        parse_constant=_no_number,
-        parse_int=_exact,
-        parse_float=_finite,
-    )
+    try:
+        record = json.loads(
+            content,
+            object_pairs_hook=_unambiguous,
+            parse_constant=_no_number,
+            parse_int=_exact,
+            parse_float=_finite,
+        )
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
     if not isinstance(record, dict):
         raise ValueError("is not a JSON object")
     return record

@@ -231,3 +231,19 @@ def test_every_command_of_the_group_loads(ask):
         result = ask("registry", name, "--help")
         assert result.exit_code == 0, name
         assert "--json" in result.output
+
+
+def test_the_name_of_a_key_is_that_of_one_file(ask, tmp_path):
+    ask("registry", "key", "bea.pem")
+    result = ask("registry", "trust", "bea.pem.pub.pem", "--name", "team/bea")
+    assert isinstance(result.exception, RegistryError)
+    assert not (tmp_path / ".modelyard" / "keys" / "trusted" / "team").exists()
+
+
+def test_reports_that_no_reader_can_read_are_refused(ask, tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    named = {"schema": "modelyard.paired_eval_report/1", "raw_outputs": "a\0b"}
+    (tmp_path / "null.json").write_text(json.dumps(named))
+    for report in ("deep.json", "null.json"):
+        assert isinstance(ask("promote", "a", "--to", "stage", "--evidence", report).exception, EvidenceError)
+    assert isinstance(ask("registry", "register", "a", "--evidence", "deep.json").exception, RegistryError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,11 +11,12 @@ import pytest
 from modelyard.core.errors import EvaluationError
 from modelyard.core.files import read_json
 from modelyard.evaluation.answer_store import open_store
-from modelyard.evaluation.evaluate import EvaluationOptions, planned, prepare
-from modelyard.evaluation.interview import store_path
+from modelyard.evaluation.evaluate import EvaluationOptions, evaluate, planned, prepare
+from modelyard.evaluation.interview import Surroundings, store_path
 from modelyard.evaluation.pool import read_pool
 from modelyard.results.outcomes import load_prompts, load_results
 from modelyard.routing.answer_table import read_answer_table
+from modelyard.runs.yard import open_yard
 from modelyard.testing.openai_server import fake_server
 
 
@@ -272,3 +274,19 @@ def test_multiple_choice_by_what_is_said_and_by_likelihood(run, server, tmp_path
     rows = [{"id": scorer, "scorer": scorer, **row} for scorer in ("choice", "likelihood")]
     path.write_text("".join(json.dumps(each) + "\n" for each in rows))
     assert run(path, adder(server)).models[0].mean_score == 1.0
+
+
+def test_what_a_model_says_of_a_secret_is_kept_out_of_every_file(tmp_path):
+    """A program that answers sees the environment; its answers are files."""
+    rows = [{"id": "q", "prompt": "?", "answers": ["x"], "scorer": "exact"}]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entry = {"name": "leaky", "engine": "command", "run": "printenv VENDOR_TOKEN"}
+    models = read_pool({"pool": [entry]}, path=tmp_path / "yard.yaml")
+    around = Surroundings(environment={**os.environ, "VENDOR_TOKEN": "planted-4c1d"})
+    evaluation = prepare(tmp_path / "set.jsonl", models, EvaluationOptions())
+    evaluate(open_yard(tmp_path / "yard", create=True), evaluation, tmp_path / "out", around)
+    (said,) = [
+        json.loads(line)["text"] for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()
+    ]
+    assert said == "[redacted]"
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"planted-4c1d" in p.read_bytes()]

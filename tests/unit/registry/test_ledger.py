@@ -13,6 +13,7 @@ import pytest
 
 from modelyard.core.errors import RegistryError
 from modelyard.core.failpoints import REGISTRY_NAMES, VARIABLE
+from modelyard.core.journal import Draft
 from modelyard.core.locks import held
 from modelyard.registry.audit import audit
 from modelyard.registry.ledger import (
@@ -234,3 +235,9 @@ def test_a_process_that_dies_anywhere_leaves_no_alias_without_evidence(tmp_path,
 def _drive(folder: Path, failpoint: str) -> None:
     os.environ[VARIABLE] = failpoint
     drive(folder, None)
+
+
+def test_an_entry_that_no_registry_wrote_is_told_by_its_number(yard, registry):
+    yard.journal.append([Draft(kind="alias.moved", run="", data={"move": "m"})])
+    with pytest.raises(RegistryError, match=r"entry \d+ \(alias.moved\) is not as modelyard writes it"):
+        read_ledger(yard, registry)

@@ -9,6 +9,7 @@ import pytest
 
 from modelyard.core.errors import DocumentError, EvidenceError, RegistryError
 from modelyard.core.signing import TRUSTED
+from modelyard.evaluation.pool import read_entry
 from modelyard.registry.audit import audit
 from modelyard.registry.promotion import Promotion, promote, rehearse
 from modelyard.registry.rollback import Rollback, rollback
@@ -316,3 +317,19 @@ def test_a_trainer_known_by_name_cannot_approve_under_another(yard, registry, pr
     with pytest.raises(RegistryError, match="does not count: trained the model"):
         promoted("d", over="x", signer=tom, actor="somebody else")
     assert promoted("d", over="x", signer=person("bea"), actor="tam").result == "moved"
+
+
+def test_a_model_that_was_changed_after_its_certificate_is_not_promoted(
+    yard, registry, promoted, certificate
+):
+    model = yard.root.parent / "model.txt"
+    model.write_text("as it was certified")
+    entry = {"name": "e", "engine": "command", "run": "cat", "inputs": ["model.txt"]}
+    digest = read_entry(entry, place="here", folder=yard.root.parent).digest
+    register(yard, registry, Candidate(name="e", digest=digest, entry=entry))
+    evidence = certificate("e", "x", more={"candidate": {"name": "e", "digest": digest, "identity": {}}})
+    model.write_text("swapped")
+    with pytest.raises(RegistryError, match=r"what its entry names is sha256:.* now"):
+        promoted("e", over="x", evidence=evidence)
+    model.write_text("as it was certified")
+    assert promoted("e", over="x", evidence=evidence).result == "moved"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 
 from modelyard.core.clock import stamp
 from modelyard.core.files import read_json, write_json
+from modelyard.core.processes import identity
 from modelyard.runs.directory import LEASE_S, Lease
 from modelyard.runs.liveness import Life, Reader, liveness
 
@@ -149,3 +151,17 @@ def test_from_another_machine_two_readings_tell_without_the_writers_clock(tmp_pa
     assert liveness(tmp_path, elsewhere(), earlier=earlier).life is Life.LOST
     changed(tmp_path, expires_at=wrong, beat=earlier["beat"] + 1)
     assert liveness(tmp_path, elsewhere(), earlier=earlier).life is Life.RUNNING
+
+
+@pytest.mark.parametrize(
+    "lease",
+    [
+        {"host": "other"}, {"host": "other", "expires_at": "never"},
+        {"host": "other", "expires_at": "2026-01-01T00:00:00"}, {"host": socket.gethostname(), "boot": "",
+         "holder": identity(os.getpid()), "monotonic_s": "x"},
+    ],
+)  # fmt: skip
+def test_a_lease_that_no_driver_wrote_is_lost(tmp_path: Path, lease: dict[str, str]) -> None:
+    write_json(tmp_path / "lease.json", {"holder": "1:2", **lease})
+    seen = liveness(tmp_path)
+    assert (seen.life, seen.why) == (Life.LOST, "the lease is not as any driver writes it")

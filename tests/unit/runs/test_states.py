@@ -15,7 +15,7 @@ from modelyard.runs.states import KIND, MOVES, NEXT_ACTION, START, check_move, m
 
 def walked(journal: Journal, *targets: str, run: str = "r") -> None:
     for target in targets:
-        move(journal, run, target, actor="somebody")
+        move(journal, run, target, actor="somebody", evidence=["sha256:0"])
 
 
 def test_a_run_that_was_never_requested_stands_nowhere(tmp_path: Path) -> None:
@@ -104,3 +104,23 @@ def test_nothing_reaches_stage_without_having_passed(wanted: list[str]) -> None:
             path.append(target)
     if "stage" in path:
         assert path[path.index("stage") - 3 : path.index("stage")] == ["paired_eval", "pass", "approval"]
+
+
+@pytest.mark.parametrize(
+    ("told", "said"), [({"actor": "ann"}, "without evidence"), ({"actor": ""}, "without an actor")]
+)
+def test_no_verdict_without_evidence_and_no_move_without_an_actor(
+    tmp_path: Path, told: dict[str, str], said: str
+) -> None:
+    journal = Journal(tmp_path)
+    walked(journal, "requested", "routed", "planned", "submit_intent", "submitted", "running")
+    with pytest.raises(GovernanceError, match=said):
+        move(journal, "r", "artifacts_ready", actor=told["actor"])
+    assert standing(journal, "r").state == "running"
+
+
+def test_an_entry_that_is_no_move_is_told_by_its_number(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append([Draft(kind=KIND, run="r", data={"to": "requested"})])
+    with pytest.raises(GovernanceError, match=r"r: entry \d+ of the journal is no move of a run"):
+        standing(journal, "r")

@@ -14,6 +14,8 @@ _COMMANDS = {
     "key": "Make a private key for somebody who approves or certifies.",
     "trust": "Let a public key count: its approvals and certificates.",
     "approvals": "List the approvals that were given, and for what.",
+    "sign": "Sign the files of a version's checkpoint.",
+    "verify-model": "Hold the files of a version's checkpoint against its signatures.",
     "export": "Copy versions, aliases and their history to an MLflow server.",
     "verify": "Hold every alias and move against the journal and the certificates.",
     "reconcile": "Finish what a process that died left half done.",

@@ -64,5 +64,5 @@ def _candidate(report: Path) -> tuple[str, dict[str, Any]]:
     try:
         candidate = read_json(report)["candidate"]
         return str(candidate["digest"]), dict(candidate.get("identity") or {})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RegistryError(f"{report}: is not a certificate's report ({error}); name another") from error

@@ -22,6 +22,7 @@ from modelyard.jobs.plan import Plan
 from modelyard.jobs.progress import StepProgress, StepStatus
 from modelyard.lifecycle.governed.around import Around, Proof
 from modelyard.lifecycle.governed.declaration import Governance
+from modelyard.lifecycle.governed.pinned import OPEN, refuse_other_gate, refuse_other_pack, refuse_replanned
 from modelyard.lifecycle.governed.providers import Route
 from modelyard.lifecycle.governed.records import (
     DRY_RUN,
@@ -40,6 +41,9 @@ from modelyard.runs.execution import ExecutionOptions, execute, open_backend
 from modelyard.runs.keeper import ArtifactKeeper
 from modelyard.runs.states import START
 from modelyard.runs.yard import Yard
+
+#: States in which what is about to be submitted is written down anew: the code may have been mended.
+_MANIFEST_DUE = frozenset({"routed", "planned", "failed", "submit_failed"})
 
 
 class GovernedRun:
@@ -90,6 +94,11 @@ class GovernedRun:
         path = self._places.iteration(iteration) / "request.json"
         asked = self._record.clean(self._request.record())
         if not path.exists():
+            if self._record.now.state:
+                raise GovernanceError(
+                    f"{run}: {self._places.run_dir} is not its folder; give the one that it was begun in "
+                    "with --run-dir, or begin a run of another id"
+                )
             write_json(path, asked)
             return
         before = read_json(path)
@@ -125,11 +134,16 @@ class GovernedRun:
         if route.infer is None:
             raise AssertionError("a checked route has both providers")
         place = self._places.iteration(training.iteration) / "manifest.json"
-        if (
-            self._record.now.state in ("routed", "plan_only" if self._request.live else "")
-            or not place.exists()
-        ):
+        state, run = self._record.now.state, self._request.run_id
+        if state in OPEN:
+            refuse_other_gate(run, self._governance, self._places)
+        due = state in _MANIFEST_DUE or (state == "plan_only" and self._request.live)
+        if due or not place.exists():
+            if state in ("planned", "failed", "submit_failed") and place.exists():
+                self._refuse_changed(training)
             record = manifest_record(training, plan.steps[0], route.infer, live=self._request.live)
+            if place.exists():
+                refuse_replanned(run, state, read_json(place)["digests"], record["digests"])
             manifest = self._record.clean({**record, "created_at": stamp(self._around.clock())})
             write_json(place, manifest)
             write_json(self._places.manifest, manifest)
@@ -293,6 +307,8 @@ class GovernedRun:
         if self._governance.gate.pack is None:
             waiting = gate_outcome("pending_remote_paired_eval", "await_paired_eval", ["no pack is declared"])
             return self._record.result(self._record.evidence(training, waiting, PENDING))
+        run = self._request.run_id
+        refuse_other_pack(run, self._governance, self._places, training.iteration)
         if self._record.now.state != "paired_eval":
             self._record.move("paired_eval")
         failpoint("governed.before_proof")

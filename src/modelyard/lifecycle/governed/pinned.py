@@ -20,7 +20,7 @@ _SUBMITTED = ("step", "code", "providers", "prompt_pack")
 #: The state in which a plan binds and nothing is submitted yet; a dry run binds nobody.
 _PLANNED = "planned"
 #: States in which a verdict may still come of the gate's terms.
-_OPEN = frozenset({
+OPEN = frozenset({
     "routed", "planned", "submit_intent", "submit_failed", "submitted", "running", "failed",
     "lost", "artifacts_ready", "paired_eval", "inconclusive",
 })  # fmt: skip
@@ -48,12 +48,11 @@ def refuse_replanned(run: str, state: str, pinned: Mapping[str, Any], found: Map
             )
 
 
-def refuse_other_gate(run: str, state: str, governance: Governance, places: RunPlaces) -> None:
+def refuse_other_gate(run: str, governance: Governance, places: RunPlaces) -> None:
     """That the gate's terms are those of the first plan. Raises `GovernanceError`."""
     first = places.iteration(1) / "manifest.json"
-    if state not in _OPEN or not first.exists():
-        return
-    if read_json(first)["digests"].get("gate") not in (None, gate_digest(governance)):
+    pinned = read_json(first)["digests"].get("gate") if first.exists() else None
+    if pinned not in (None, gate_digest(governance)):
         raise GovernanceError(
             f"{run}: its gate (claim, margin, alpha, samples, sequential, losses_allowed, seed, or whether "
             "there are several iterations) was declared otherwise when the run was planned; restore it, or "

@@ -102,6 +102,9 @@ class CertifyingProver(Prover):
         place = ArtifactStore(self.yard.artifacts_dir).path(weights, verify=True)
         values = {**training.values(), "model_dir": str(place)}
         entry = {**_filled(provider.infer.entry, values), "name": training.candidate.name}
+        inputs = entry.get("inputs", [])
+        if entry.get("engine") == "command" and isinstance(inputs, list):
+            entry["inputs"] = [*inputs, str(place)]  # the engine cannot know that its command reads them
         return read_entry(entry, place=str(provider.path), folder=self.governance.folder)
 
     def _comparison(self, training: Training) -> Comparison:

@@ -21,6 +21,7 @@ from modelyard.core.redaction import exposed, secret_values
 from modelyard.lifecycle.governed.around import Around
 from modelyard.lifecycle.governed.carrying_out import GovernedRun
 from modelyard.lifecycle.governed.declaration import Governance
+from modelyard.lifecycle.governed.pinned import refuse_other_gate
 from modelyard.lifecycle.governed.request import RunPlaces, Scalar, TrainingRequest
 from modelyard.runs.directory import drive_folder
 from modelyard.runs.states import START, Standing, move, standing
@@ -68,6 +69,7 @@ def repair(
     if now.state in _REPAIRABLE:
         with drive_folder(places.run_dir, run_id):
             now = standing(yard.journal, run_id)
+            refuse_other_gate(run_id, governance, places)
             _check_budget(governance, yard.journal, now, places)
             request = _next_request(places, now, delta or {})
             _prepare(places, now.iteration, request)

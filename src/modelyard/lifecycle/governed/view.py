@@ -85,13 +85,22 @@ def view_governed(
         raise RunNotFound(f"{run}: is no governed run of {yard.root} (known: {known})")
     seen = _judged(liveness(run_dir, earlier=earlier), now.state)
     places = RunPlaces(run_dir=run_dir)
-    progress = read_json(places.progress) if places.progress.exists() else {}
+    progress = _progress(places.progress)
     lost = seen.life in (Life.LOST, Life.STALLED)
     action = "start it again with the same command" if lost else now.next_action
     return GovernedView(
         run=run, state=now.state, iteration=now.iteration, life=seen.life, why=seen.why, holder=seen.holder,
         next_action=action, progress=progress, moves=now.moves,
     )  # fmt: skip
+
+
+def _progress(path: Path) -> dict[str, Any]:
+    """The last line of progress; nothing where there is none, or a crash has left half of it."""
+    try:
+        record = read_json(path)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def lease_of(run_dir: Path) -> dict[str, Any]:

@@ -8,14 +8,18 @@ asked at moved places only: then no two places stand for one configuration.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from modelyard.tuning.dimensions import Coordinate, Dimension, Point
+from modelyard.tuning.dimensions import Coordinate, Dimension
 from modelyard.tuning.searcher import SearcherSettings
 from modelyard.tuning.spaces.space import Space
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+#: What counts is remembered for so many coordinates of the parameters that others depend on.
+_REMEMBERED = 4096
 
 
 class Conditions:
@@ -23,17 +27,13 @@ class Conditions:
 
     def __init__(self, space: Space, dimensions: Sequence[Dimension]) -> None:
         """`dimensions` are those that the columns of rows stand for."""
-        self._space, self._default, self._known = space, space.default(), dict[tuple[float, ...], list[bool]]()
+        self.dimensions, self.default = tuple(dimensions), space.default()
+        self._space = space
+        self._counting = lru_cache(maxsize=_REMEMBERED)(self._counting_at)
         asked = {condition.parameter for each in space.parameters for condition in each.when}
         owners = {d.name: each.name for each in space.parameters for d in each.dimensions}
         self._owners = [owners[each.name] for each in dimensions]
-        self._dimensions = tuple(dimensions)
         self._deciding = [i for i, owner in enumerate(self._owners) if owner in asked]
-
-    @property
-    def default(self) -> Point:
-        """The coordinates of what does not count."""
-        return self._default
 
     def moved(
         self, rows: Tensor, default: Tensor, meaning: Callable[[Dimension, float], Coordinate]
@@ -47,19 +47,18 @@ class Conditions:
         """
         import torch
 
+        deciding = [self.dimensions[i] for i in self._deciding]
         flat = rows.detach().reshape(-1, rows.shape[-1])[:, self._deciding].tolist()
-        counts = torch.tensor([self._counting(tuple(row), meaning) for row in flat])
+        coordinates = (
+            tuple(meaning(each, at) for each, at in zip(deciding, row, strict=True)) for row in flat
+        )
+        counts = torch.tensor([self._counting(each) for each in coordinates])
         return torch.where(counts.reshape(rows.shape), rows, default)
 
-    def _counting(
-        self, deciding: tuple[float, ...], meaning: Callable[[Dimension, float], Coordinate]
-    ) -> list[bool]:
-        if deciding not in self._known:
-            own = [self._dimensions[i] for i in self._deciding]
-            given = {each.name: meaning(each, at) for each, at in zip(own, deciding, strict=True)}
-            active = set(self._space.active({**self._default, **given}))
-            self._known[deciding] = [owner in active for owner in self._owners]
-        return self._known[deciding]
+    def _counting_at(self, coordinates: tuple[Coordinate, ...]) -> list[bool]:
+        names = (self.dimensions[i].name for i in self._deciding)
+        active = set(self._space.active({**self.default, **dict(zip(names, coordinates, strict=True))}))
+        return [owner in active for owner in self._owners]
 
 
 def conditions(settings: SearcherSettings, dimensions: Sequence[Dimension]) -> Conditions | None:

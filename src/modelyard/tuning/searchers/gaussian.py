@@ -236,18 +236,6 @@ def _highest(function: AcquisitionFunction, dimensions: Sequence[Dimension]) -> 
     return found[0]
 
 
-def tamed(values: Sequence[float], *, least: float = math.inf) -> list[float]:
-    """Values whose bad tail is cut: a run that diverged is bad, and no more has to be known of it.
-
-    More is better. The cut is below the worst quarter, two times as far as that is from the best, and never
-    above `least`.
-    """
-    ranked = sorted(values)
-    quarter, best = ranked[len(ranked) // 4], ranked[-1]
-    cut = min(least, quarter - 2 * (best - quarter))
-    return [max(cut, value) for value in values]
-
-
 @contextmanager
 def _deterministic(seed: int) -> Iterator[None]:
     """Draws from this seed, in one thread."""

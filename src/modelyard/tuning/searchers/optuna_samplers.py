@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,10 @@ from optuna.trial import FrozenTrial, create_trial
 from modelyard.core.faults import Section
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
+from modelyard.tuning.searchers.conditions import conditions
+from modelyard.tuning.searchers.optuna_conditions import ConditionalSampler
 from modelyard.tuning.searchers.scaling import fixed, inside, settled, sobol_point
+from modelyard.tuning.searchers.warping import warped
 from modelyard.tuning.study import distribution
 from modelyard.tuning.trial import Direction, Proposal, Trial, TrialState
 
@@ -129,6 +133,10 @@ class GaussianSearcher(OptunaSearcher):
 
     def __init__(self, settings: SearcherSettings, *, name: str, start: int = START) -> None:
         super().__init__(settings, _gaussian, name=name)
+        free = [each for each in settings.dimensions if each.name in self._free]
+        found = conditions(settings, free)
+        if found is not None:
+            self._sampler = lambda seed: ConditionalSampler(found, seed=seed)
         self._start = start
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:
@@ -145,7 +153,19 @@ class GaussianSearcher(OptunaSearcher):
         kept = instructive(
             trials, signs=signs(self._settings.directions), most=_MOST_COMPLETE, pending=_MOST_PENDING
         )
-        return super().history(kept)
+        return super().history(self._warped(kept))
+
+    def _warped(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Trials with the values that a model of one objective is shown."""
+        if len(self._settings.directions) > 1:
+            return list(trials)
+        (sign,) = signs(self._settings.directions)
+        measured = {trial.number: -sign * trial.values[0] for trial in trials if trial.values}
+        shown = dict(zip(measured, warped(list(measured.values())), strict=True)) if measured else {}
+        return [
+            replace(trial, values=(-sign * shown[trial.number],)) if trial.number in shown else trial
+            for trial in trials
+        ]
 
 
 def signs(directions: Sequence[Direction]) -> tuple[float, ...]:

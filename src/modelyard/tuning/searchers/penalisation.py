@@ -24,7 +24,8 @@ from torch import Tensor
 
 from modelyard.tuning.dimensions import Dimension
 from modelyard.tuning.searchers.conditions import Conditions
-from modelyard.tuning.searchers.gaussian import Known, Promise, chances, fitted, highest, known, places, tamed
+from modelyard.tuning.searchers.gaussian import Known, Promise, chances, fitted, highest, known, places
+from modelyard.tuning.searchers.warping import tamed
 from modelyard.tuning.trial import Trial
 
 #: How many places the steepest slope is looked for at, and what it is where the model is flat.
