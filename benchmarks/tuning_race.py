@@ -33,7 +33,7 @@ from scipy import stats
 
 from modelyard.core.plugins import load_plugin
 from modelyard.tuning.dimensions import Dimension, Point
-from modelyard.tuning.searcher import SearcherSettings
+from modelyard.tuning.searcher import Host, SearcherSettings
 from modelyard.tuning.spaces.domains import Choices
 from modelyard.tuning.spaces.scalars import Range
 from modelyard.tuning.spaces.space import Condition, Parameter, Space
@@ -97,6 +97,7 @@ def ours(name: str, case: Case, seed: int) -> dict[str, Any]:
     settings = SearcherSettings(
         dimensions=searched.dimensions, directions=("minimize",), seed=seed, default=point,
         options=OPTIONS.get(name, ()),
+        host=Host(folder=Path(), space=searched, metrics=("loss",)),
     )  # fmt: skip
     searcher = load_plugin("modelyard.tuners", name.removesuffix("-optuna"))(settings)
     trials: list[Trial] = []

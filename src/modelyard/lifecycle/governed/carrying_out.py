@@ -271,7 +271,6 @@ class GovernedRun:
                 if not self._record.now.has_been(target):
                     self._record.move(target)
             weights = self._weights(training)
-            self._around.prover.register(training, weights)
             self._record.handle({"status": "succeeded", "weights": weights, **told})
             self._record.move("artifacts_ready", evidence=[weights])
             return
@@ -304,6 +303,8 @@ class GovernedRun:
     # -- evaluation ------------------------------------------------------------------------------------
 
     def _evaluated(self, training: Training, lease: Lease) -> dict[str, Any]:
+        # not before the state is on record: a provider that cannot be read costs no second training
+        self._around.prover.register(training, self._weights(training))
         if self._governance.gate.pack is None:
             waiting = gate_outcome("pending_remote_paired_eval", "await_paired_eval", ["no pack is declared"])
             return self._record.result(self._record.evidence(training, waiting, PENDING))

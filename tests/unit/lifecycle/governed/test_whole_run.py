@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from modelyard.core.errors import GovernanceError
+from modelyard.core.errors import DocumentError, GovernanceError
 from modelyard.core.files import read_json
 from modelyard.core.signing import open_signer, public_pem
 from modelyard.lifecycle.governed.run_training import run_training
@@ -133,6 +133,20 @@ def test_worse_fails_and_repair_passes_at_a_smaller_alpha(folder: Path) -> None:
     alphas = [read_json(Path(each["report"]["path"]))["design"]["alpha"] for each in reports]
     assert alphas[0] == pytest.approx(0.05 * 6 / 3.141592653589793**2)
     assert alphas[1] == pytest.approx(alphas[0] / 4)
+
+
+def test_a_provider_that_cannot_be_read_costs_no_second_training(folder: Path) -> None:
+    provider = folder / "providers" / "replies.yaml"
+    right = provider.read_text()
+    entry = {"engine": "replay", "answers": "{model_dir}/replies.jsonl"}
+    provider.write_text(yaml.safe_dump({"infer": {"entry": entry}}))
+    with pytest.raises(DocumentError, match="is not there"):
+        trained(folder)
+    yard = open_yard(folder / ".modelyard", create=False)
+    assert standing(yard.journal, "r1").state == "artifacts_ready"
+    provider.write_text(right)
+    assert trained(folder)["status"] == "pass"
+    assert sum(entry.kind == "job.intent" for entry in yard.journal.read()) == 1
 
 
 def test_nothing_serves_the_baseline_yet(folder: Path) -> None:
