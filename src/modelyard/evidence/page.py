@@ -117,7 +117,7 @@ def _interval(report: Mapping[str, Any]) -> Figure:
     low, high = (100 * bound for bound in effect["ci"])
     delta = 100 * effect["delta"]
     reach = 1.15 * max(abs(low), abs(high), 100 * margin, 1.0)
-    upright = np.array([-0.6, 0.6])
+    upright = np.array([-0.4, 0.4])
     strokes = [
         Strokes(
             x=np.array([low, high]), y=np.zeros(2), line_pt=2.0, marker="|", size_pt=9.0, name="interval"
@@ -133,7 +133,7 @@ def _interval(report: Mapping[str, Any]) -> Figure:
     panel = Panel(
         strokes=tuple(strokes),
         across=Scale(label="points", low=-reach, high=reach),
-        up=Scale(low=-1.0, high=1.0, ticks=(0.0,), names=()),
+        up=Scale(names=("gain",)),
         notes=(Note(text=f"{delta:+.2f}", x=delta, y=0.0),),
     )
     return Figure(

@@ -12,6 +12,8 @@ from modelyard.reports.page import Figure
 from modelyard.runs.yard import Yard
 
 _WIDTH_PT, _ROW_PT = 640.0, 46.0
+#: The width of a letter, as a share of the figure's.
+_LETTER = 0.0078
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +94,9 @@ def lineage_figure(nodes: tuple[Node, ...]) -> Figure:
             for parent in node.parents:
                 if parent in places:
                     from_x, from_y = places[parent]
+                    reach = min(0.215, _LETTER * max(len(parent[:30]), 12) + 0.01)
                     axes.annotate(
-                        "", xy=(x - 0.005, y + 4), xytext=(from_x + 0.215, from_y + 4),
+                        "", xy=(x - 0.005, y + 4), xytext=(from_x + reach, from_y + 4),
                         arrowprops={"arrowstyle": "->", "color": PALETTE[0], "lw": 0.9},
                     )  # fmt: skip
     told = "; ".join(f"{node.name} from {', '.join(node.parents)}" for node in nodes if node.parents)
