@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from modelyard.core.errors import RegistryError
+from modelyard.core.mlflow_service import cut, refusals, without_password
 from modelyard.registry.exporters import Exported
 from modelyard.registry.records import ALIASES, Move, Version
 from modelyard.registry.store import Registry
@@ -57,14 +57,14 @@ class MlflowExporter:
         if name is not None and not versions:
             registry.version(name)
         client_of = _client_class()
-        with _refusals(self.tracking_uri):
+        with refusals(self.tracking_uri, "the registry", RegistryError):
             client = client_of(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
             writer = _Writer(client=client, registry_id=registry.id, history=history)
             for each in sorted({version.name for version in versions}):
                 writer.write([version for version in versions if version.name == each])
             if name is None:
                 writer.take_aliases_elsewhere()
-            place = _shown(self.tracking_uri or _found_uri())
+            place = without_password(self.tracking_uri or _found_uri())
         return Exported(
             place=place,
             added=tuple(writer.labels["added"]),
@@ -193,7 +193,7 @@ def version_tags(version: Version, moves: Sequence[Move]) -> dict[str, str]:
     for move in moves:
         facts[f"move.{move.alias}.{move.generation}"] = json.dumps(_told(move), ensure_ascii=False)
         newest = {
-            "by": move.actor, "at": move.at, "why": _cut(move.reason, _REASON_CHARS), "kind": move.kind,
+            "by": move.actor, "at": move.at, "why": cut(move.reason, _REASON_CHARS), "kind": move.kind,
             "evidence_digest": move.evidence_digest,
         }  # fmt: skip
         facts |= {f"{move.alias}.{key}": value for key, value in newest.items()}
@@ -205,7 +205,7 @@ def description(moves: Sequence[Move]) -> str:
     lines: list[str] = []
     room = _DESCRIPTION_CHARS - len(_OLDER)
     for move in sorted(moves, key=lambda each: each.at, reverse=True):
-        line = _cut(
+        line = cut(
             f"- {move.at[:19]} {move.alias} {move.generation}: {move.kind} to {move.label} by {move.actor}: "
             f"{' '.join(move.reason.split())}",
             _REASON_CHARS,
@@ -232,7 +232,7 @@ def _told(move: Move) -> dict[str, Any]:
         }
         for each in move.approvals
     ]
-    return {**move.record(), "reason": _cut(move.reason, _REASON_CHARS), "approvals": approvals}
+    return {**move.record(), "reason": cut(move.reason, _REASON_CHARS), "approvals": approvals}
 
 
 def _pages(search: Any, query: str) -> Iterator[Any]:
@@ -262,28 +262,3 @@ def _found_uri() -> str:
     import mlflow
 
     return mlflow.get_registry_uri()
-
-
-@contextmanager
-def _refusals(uri: str | None) -> Iterator[None]:
-    """What MLflow refuses, as an error of ours."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        told = str(error).replace(uri, _shown(uri)) if uri else str(error)
-        raise RegistryError(
-            f"{_shown(uri or 'MLflow')}: the registry cannot be written there ({told}); "
-            "start the server, or give another --tracking-uri"
-        ) from error
-
-
-def _shown(uri: str) -> str:
-    """The URI without its password."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."

@@ -9,12 +9,12 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from modelyard.core.errors import TuneError
+from modelyard.core.mlflow_service import cut, refusals, without_password
 from modelyard.tuning.exporters import (
     Exported,
     ended,
@@ -56,14 +56,14 @@ class MlflowExporter:
         client_of = _client_class()
         added: tuple[int, ...] = ()
         known: tuple[int, ...] = ()
-        with _refusals(self.tracking_uri):
+        with refusals(self.tracking_uri, "the study", TuneError):
             client = client_of(tracking_uri=self.tracking_uri)
             if ended(view):
                 writer = _Writer(client, _experiment(client, self.experiment), view)
                 added, known = writer.trials()
                 writer.study()
         return Exported(
-            place=_shown(client.tracking_uri), added=added, known=known, running=running(view)
+            place=without_password(client.tracking_uri), added=added, known=known, running=running(view)
         )  # fmt: skip
 
 
@@ -134,14 +134,14 @@ class _Writer:
         """Write a trial. Its run gets its status last: one that says RUNNING was half written."""
         from mlflow.entities import Param
 
-        facts = {f"modelyard.{name}": _cut(text_of(fact), _TAG_CHARS)
+        facts = {f"modelyard.{name}": cut(text_of(fact), _TAG_CHARS)
                  for name, fact in facts_of(self._view, each).items()}  # fmt: skip
         run = self._client.create_run(
             self._experiment, start_time=_milliseconds(each.started_at),
             tags={**facts, _KEY: key, _PARENT: self._parent.info.run_id},
             run_name=f"{self._view.name}-{each.trial.number}",
         )  # fmt: skip
-        params = [Param(self._params[name], _cut(text_of(value), _PARAM_CHARS))
+        params = [Param(self._params[name], cut(text_of(value), _PARAM_CHARS))
                   for name, value in each.assignments.items()]  # fmt: skip
         for some in _portions(params, _PARAMS):
             self._client.log_batch(run.info.run_id, params=some)
@@ -225,31 +225,6 @@ def _experiment(client: MlflowClient, name: str | None) -> str:
     if found.lifecycle_stage == "deleted":
         raise TuneError(f"{name}: this experiment was deleted; restore it, or give another --experiment")
     return found.experiment_id
-
-
-@contextmanager
-def _refusals(uri: str | None) -> Iterator[None]:
-    """What MLflow refuses, as an error of ours."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        told = str(error).replace(uri, _shown(uri)) if uri else str(error)
-        raise TuneError(
-            f"{_shown(uri or 'MLflow')}: the study cannot be written there ({told}); "
-            "start the server, or give another --tracking-uri"
-        ) from error
-
-
-def _shown(uri: str) -> str:
-    """The URI without its password."""
-    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _milliseconds(moment: str) -> int | None:

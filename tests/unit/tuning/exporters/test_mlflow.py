@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
 from datetime import datetime
-from importlib.util import find_spec
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.mlflow_server import KINDS, MARKS, free_port, mlflow_uri
 
 from modelyard.cli.main import cli
 from modelyard.core.errors import PluginError, TuneError
@@ -33,14 +27,7 @@ from modelyard.tuning.study import Study
 from modelyard.tuning.trial import Ended, Objective, TrialState
 from modelyard.tuning.view import study_url, view_study
 
-pytestmark = [
-    pytest.mark.skipif(find_spec("mlflow") is None, reason="the extra mlflow is not installed"),
-    # MLflow's tables say `noload`, which SQLAlchemy 2.1 deprecates.
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),
-]
-#: The program `mlflow` of an installation that has its server; the client library alone has none.
-SERVER = os.environ.get("MODELYARD_TEST_MLFLOW")
-STARTING_S, LOOK_S = 120.0, 0.2
+pytestmark = MARKS
 
 LOSS = Objective(metric="loss", direction="minimize")
 SIZE = Objective(metric="size", direction="minimize")
@@ -62,49 +49,11 @@ TRIALS = [
 NEW = MadeTrial(values=(0.125,), curve={4: 0.125}, budget=27)
 
 
-@pytest.fixture(scope="module", params=["sqlite", *(["server"] if SERVER else [])])
+@pytest.fixture(scope="module", params=KINDS)
 def uri(request, tmp_path_factory):
     """Where MLflow keeps runs: a database, or a real server before one."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    database = f"sqlite:///{folder / 'mlflow.db'}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        if request.param == "sqlite":
-            yield database
-            return
-        port = free_port()
-        with (folder / "log").open("w") as log:
-            server = subprocess.Popen(
-                [SERVER, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-                 "--backend-store-uri", database],
-                cwd=folder, stdout=log, stderr=log,
-                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            )  # fmt: skip
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health", server)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(url, process):
-    """Until a server answers."""
-    begun = time.monotonic()
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=STARTING_S).close()
-            return
-        except urllib.error.URLError:
-            assert process.poll() is None and time.monotonic() - begun < STARTING_S
-            time.sleep(LOOK_S)
+    with mlflow_uri(request.param, tmp_path_factory.mktemp("mlflow")) as found:
+        yield found
 
 
 @pytest.fixture
