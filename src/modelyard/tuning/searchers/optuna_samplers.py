@@ -160,7 +160,11 @@ class GaussianSearcher(OptunaSearcher):
         if len(self._settings.directions) > 1:
             return list(trials)
         (sign,) = signs(self._settings.directions)
-        measured = {trial.number: -sign * trial.values[0] for trial in trials if trial.values}
+        measured = {
+            trial.number: -sign * trial.values[0]
+            for trial in trials
+            if trial.state is TrialState.COMPLETE and trial.values
+        }
         shown = dict(zip(measured, warped(list(measured.values())), strict=True)) if measured else {}
         return [
             replace(trial, values=(-sign * shown[trial.number],)) if trial.number in shown else trial
