@@ -27,6 +27,8 @@ from modelyard.core.processes import kill_marked, marked
 #: Every process of a trial carries this mark, wherever it goes.
 MARK = "MODELYARD_KILL_TRIAL"
 _STDERR_CHARS = 4000
+#: Between two looks at the files: often enough to see one half-written, and the trial keeps its core.
+_LOOK_S = 0.004
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +172,7 @@ def _watched(files: Sequence[Path], survival: Survival) -> Iterator[None]:
     stop = threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.001):
+        while not stop.wait(_LOOK_S):
             for path in files:
                 try:
                     json.loads(path.read_bytes())
