@@ -13,7 +13,7 @@ range. A difference is that of the decimal logarithms of two regrets with one se
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import statistics
 import time
 from pathlib import Path
@@ -23,14 +23,14 @@ from modelyard.core.plugins import load_plugin
 from modelyard.testing.simulated_study import SimulatedStudy, Simulation
 from modelyard.tuning.searcher import SearcherSettings
 from modelyard.tuning.searchers.scaling import place
-from tuning_race import OPTIONS, coded, decoded, dimension, interval
+from tuning_race import OPTIONS, Runs, coded, decoded, interval, space
 from tuning_race_cases import CASES, Case
 
 
 def searched(name: str, case: Case, seed: int, parallel: int) -> dict[str, Any]:
     """One run."""
     begun = time.process_time()
-    axes = tuple(dimension(axis) for axis in case.axes)
+    axes = space(case).dimensions
     settings = SearcherSettings(
         dimensions=axes, directions=("minimize",), seed=seed, parallel=parallel,
         default=coded(case, case.default), options=OPTIONS.get(name, ()),
@@ -67,26 +67,6 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Runs:
-    """The runs by case, algorithm, seed and how many ran at once, in a file if there is to be one."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path, self._known = path, {}
-        for line in path.read_text().splitlines() if path is not None and path.exists() else ():
-            record = json.loads(line)
-            self._known[tuple(record["key"])] = record["run"]
-
-    def run(self, name: str, case: Case, seed: int, parallel: int) -> dict[str, Any]:
-        """One run, made unless it is there."""
-        key = (case.name, name, seed, parallel)
-        if key not in self._known:
-            self._known[key] = searched(name, case, seed, parallel)
-            if self._path is not None:
-                with self._path.open("a") as file:
-                    file.write(json.dumps({"key": key, "run": self._known[key]}) + "\n")
-        return self._known[key]
-
-
 def main() -> None:
     """Run all, and print a table."""
     asked = read_arguments()
@@ -95,7 +75,8 @@ def main() -> None:
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for seed in range(asked.seeds):
             for name in names:
-                runs[name].append(kept.run(name, case, seed, asked.parallel))
+                made = functools.partial(searched, name, case, seed, asked.parallel)
+                runs[name].append(kept.run((case.name, name, seed, asked.parallel), made))
         print(f"{case.name}, {case.trials} trials, {asked.parallel} at once, {asked.seeds} seeds")
         for name in names:
             print(f"  {name:16} {told(runs, name, asked.against)}", flush=True)

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def read_arguments() -> argparse.Namespace:
 
 
 class Runs:
-    """The runs by case, algorithm and seed, one JSON line each in a file, if there is to be one."""
+    """The runs by case, algorithm, seed and what else tells them apart; kept in a file if there is one."""
 
     def __init__(self, path: Path | None) -> None:
         self._path, self._known = path, {}
@@ -174,15 +174,13 @@ class Runs:
             record = json.loads(line)
             self._known[tuple(record["key"])] = record["run"]
 
-    def run(self, name: str, case: Case, seed: int, python: str) -> dict[str, Any]:
+    def run(self, key: tuple[Any, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """One run, made unless it is there."""
-        key = (case.name, name, seed)
         if key not in self._known:
-            run = peer(name, case.name, seed, python) if name in PEERS else ours(name, case, seed)
-            self._known[key] = run
+            self._known[key] = make()
             if self._path is not None:
                 with self._path.open("a") as file:
-                    file.write(json.dumps({"key": key, "run": run}) + "\n")
+                    file.write(json.dumps({"key": key, "run": self._known[key]}) + "\n")
         return self._known[key]
 
     def lowest(self, case: Case) -> float:
@@ -222,6 +220,11 @@ def table(
     return rows
 
 
+def raced(name: str, case: Case, seed: int, python: str) -> dict[str, Any]:
+    """One run of a searcher of ours, or of a peer in its own interpreter."""
+    return peer(name, case.name, seed, python) if name in PEERS else ours(name, case, seed)
+
+
 def main() -> None:
     """Run the race and print its table."""
     asked = read_arguments()
@@ -232,7 +235,9 @@ def main() -> None:
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for seed in range(asked.seeds):
             for name in names:
-                runs[name].append(kept.run(name, case, seed, pythons.get(name, sys.executable)))
+                python = pythons.get(name, sys.executable)
+                made = functools.partial(raced, name, case, seed, python)
+                runs[name].append(kept.run((case.name, name, seed), made))
             print(f"{case.name}: seed {seed} done", file=sys.stderr)
         rows += table(case, runs, kept.lowest(case), asked.against.split(","))
     if asked.json:
