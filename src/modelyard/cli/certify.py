@@ -195,7 +195,9 @@ def _show_plan(comparison: Comparison, provenance: Provenance, *, as_json: bool)
 
 
 def _show(certified: Certified, report: Mapping[str, Any], *, as_json: bool) -> None:
-    path = certified.folder / "paired_eval_report.json"
+    from modelyard.evidence.report import REPORT
+
+    path = certified.folder / REPORT
     if as_json:
         told = {"report": str(path), "report_digest": certified.report_digest}
         print_json({**report, **told, "before": certified.before, "earlier": certified.earlier})

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 @click.group(name="evidence")
@@ -28,11 +29,11 @@ def command() -> None:
 @command.command(name="verify")
 @click.argument("report", type=_FILE)
 @click.option(
-    "--trusted", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+    "--trusted", type=_FOLDER, metavar="FOLDER",
     help="The public keys (*.pem) that may sign; without it and --yard anybody's signature counts.",
 )  # fmt: skip
 @click.option(
-    "--yard", "yard_dir", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+    "--yard", "yard_dir", type=_FOLDER, metavar="DIR",
     help="The yard that issued it: its trusted keys count, and its journal must know the certificate.",
 )  # fmt: skip
 @click.option(
@@ -100,7 +101,7 @@ def export(report: Path, form: str, out: Path, key: Path | None, yard_dir: Path,
 @click.argument("statement", type=_FILE)
 @click.option("--report", type=_FILE, help="The certificate's report, which must say the same.")
 @click.option(
-    "--trusted", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+    "--trusted", type=_FOLDER, metavar="FOLDER",
     help="The public keys (*.pem) that may sign.  [default: YARD/keys/trusted]",
 )  # fmt: skip
 @yard_option
@@ -116,7 +117,7 @@ def verify_statement(
     from modelyard.evidence.in_toto import read_statement, statement_faults
     from modelyard.verify.certificate import verify_certificate
 
-    keys = _keys(trusted, None if trusted else yard_dir) or {}
+    keys = _keys(trusted, yard_dir) or {}
     found = read_statement(statement, keys)
     faults: list[str] = []
     if report is not None:
@@ -134,15 +135,15 @@ def verify_statement(
 
 
 def _keys(trusted: Path | None, yard_dir: Path | None) -> Mapping[str, str] | None:
-    """The public keys that count; None where nobody said which."""
-    if trusted is None and yard_dir is None:
-        return None
+    """The public keys that count, of the folder before those of the yard; None where nobody said which."""
     from modelyard.core.signing import TRUSTED, trusted_keys
     from modelyard.runs.yard import open_yard
 
     if trusted is not None:
         return trusted_keys(trusted)
-    return trusted_keys(open_yard(yard_dir or Path(), create=False).keys_dir / TRUSTED)
+    if yard_dir is None:
+        return None
+    return trusted_keys(open_yard(yard_dir, create=False).keys_dir / TRUSTED)
 
 
 def _rescored(folder: Path, record: Mapping[str, Any]) -> list[str]:

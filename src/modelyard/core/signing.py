@@ -50,15 +50,12 @@ class Signer:
         Raises:
             SignatureError: It is signed already, or holds what JSON cannot (NaN, a huge integer).
         """
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-
         if "signature" in record:
             raise SignatureError(
                 "the record is signed already, and a second signature would replace the first; "
                 "sign it without its signature"
             )
-        value = self._key.sign(_signed_bytes(record), ec.ECDSA(hashes.SHA256()))
+        value = self.sign_bytes(_signed_bytes(record))
         signature = {
             "algorithm": ALGORITHM,
             "key_id": self.key_id,
@@ -66,6 +63,13 @@ class Signer:
             "value": base64.b64encode(value).decode(),
         }
         return {**record, "signature": signature}
+
+    def sign_bytes(self, content: bytes) -> bytes:
+        """The signature of some bytes, in DER form; see `covers`."""
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        return self._key.sign(content, ec.ECDSA(hashes.SHA256()))
 
 
 def open_signer(path: Path, *, create: bool) -> Signer:
@@ -137,10 +141,6 @@ def verify_record(record: Mapping[str, Any], trusted: Mapping[str, str]) -> str:
         SignatureError: No signature, an unknown signer, or another record than the one that was signed.
     """
     _need_library()
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     key_id, public_key, value = _signature_fields(record)
     if key_id not in trusted:
         raise SignatureError(
@@ -156,14 +156,22 @@ def verify_record(record: Mapping[str, Any], trusted: Mapping[str, str]) -> str:
             "ask its maker for the original"
         )
     body = {name: part for name, part in record.items() if name != "signature"}
-    try:
-        key.verify(value, _signed_bytes(body), ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
+    if not _covers(key, value, _signed_bytes(body)):
         raise SignatureError(
             f"the signature of {key_id} does not cover this record: it was changed after it was signed; "
             "ask its maker for the original"
-        ) from None
+        )
     return key_id
+
+
+def covers(public_pem: str, signature: bytes, content: bytes) -> bool:
+    """Whether the bearer of a public key signed these bytes.
+
+    Raises:
+        SignatureError: It is no public P-256 key.
+    """
+    _need_library()
+    return _covers(_parsed_public(public_pem.encode(), "the trusted key"), signature, content)
 
 
 def _signature_fields(record: Mapping[str, Any]) -> tuple[str, str, bytes]:
@@ -191,6 +199,18 @@ def _signed_bytes(body: Mapping[str, Any]) -> bytes:
         return canonical_json(body)
     except (ValueError, TypeError, RecursionError) as error:
         raise SignatureError(f"the record has no canonical form ({error}); mend the value") from error
+
+
+def _covers(key: EllipticCurvePublicKey, signature: bytes, content: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        key.verify(signature, content, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _need_library() -> None:

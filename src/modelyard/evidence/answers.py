@@ -203,7 +203,7 @@ def open_panel(folder: Path, models: Mapping[str, PoolModel], around: Surroundin
 
 
 def answered(call: Call, reply: Reply, model: PoolModel, *, whole: bool) -> Answer:
-    """A reply with its score; a judge's items are scored by `judged` instead.
+    """A reply with its score; those of a judge's items are scored anew in `duels`.
 
     Args:
         call: What was asked.

@@ -28,12 +28,11 @@ from modelyard.evidence.duels import open_referee
 from modelyard.evidence.hearing import Heard, hear
 from modelyard.evidence.overlap import Overlap, find_overlap
 from modelyard.evidence.packs import Look, open_pack, snapshot
-from modelyard.evidence.report import ANSWERS, PACK, REPORT, VERDICTS, Facts, report_record
+from modelyard.evidence.report import ANSWERS, ISSUED, PACK, REPORT, VERDICTS, Facts, report_record
 from modelyard.evidence.secondary import tag_comparisons
 from modelyard.evidence.verdict import Judgement, judge
 from modelyard.runs.yard import Yard
 
-_ISSUED = "certificate.issued"
 #: What of an entry says that two certificates are about the same.
 _SUBJECT = ("candidate", "baseline", "pack")
 
@@ -194,7 +193,7 @@ def _issue(yard: Yard, comparison: Comparison, folder: Path, *, before: bool) ->
         "run_id": report["run_id"],
         "pack": report["prompt_pack"]["digest"],
     }
-    entries = [entry.data for entry in yard.journal.read() if entry.kind == _ISSUED]
+    entries = [entry.data for entry in yard.journal.read() if entry.kind == ISSUED]
     ids = [told.get("id") for told in entries]
     own = [told["report_digest"] for told in entries if told.get("id") == comparison.id]
     if report["id"] != comparison.id or own not in ([], [digest]):
@@ -203,7 +202,7 @@ def _issue(yard: Yard, comparison: Comparison, folder: Path, *, before: bool) ->
             "certify with another --seed"
         )
     if not own:
-        yard.journal.append([Draft(kind=_ISSUED, run=comparison.id, data=data)])
+        yard.journal.append([Draft(kind=ISSUED, run=comparison.id, data=data)])
     since = entries[: ids.index(comparison.id)] if own else entries
     earlier = tuple(told["id"] for told in since if all(told.get(name) == data[name] for name in _SUBJECT))
     return Certified(

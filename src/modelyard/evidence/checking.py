@@ -14,7 +14,7 @@ from typing import Any
 
 from modelyard.core.errors import ModelyardError
 from modelyard.core.journal import Journal
-from modelyard.evidence.report import PACK
+from modelyard.evidence.report import ISSUED, PACK
 from modelyard.results.examples import SPLITS, Example, read_examples, set_digest
 from modelyard.results.scorers import load_scorer
 
@@ -51,7 +51,7 @@ def journal_faults(journal: Journal, folder: Path, report: Mapping[str, Any], di
     """
     own = [entry for entry in journal.read() if entry.run == report["id"]]
     opened = [entry.data for entry in own if entry.kind == "set.opened"]
-    issued = [entry.data for entry in own if entry.kind == "certificate.issued"]
+    issued = [entry.data for entry in own if entry.kind == ISSUED]
     return [*_unopened(opened, folder, report), *_unissued(issued, digest)]
 
 

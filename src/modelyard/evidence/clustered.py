@@ -67,10 +67,8 @@ def robust(sums: Sums, margin: float, alpha: float) -> Estimate:
     Fewer than two clusters prove nothing: p is 1 and the interval all of [-1, 1].
     """
     count, delta, variance = len(sums.weight_g), sums.mean, sums.variance
-    if count < 2:
-        return Estimate(delta=delta, ci=(-1.0, 1.0), p_value=1.0, standard_error=1.0)
     if variance == 0:
-        return unvaried(delta, count, margin, alpha)
+        return _unvaried(delta, count, margin, alpha)
     share = float((sums.weight_g**2).sum() / sums.weight_g.sum() ** 2)
     error = float(np.sqrt(max(variance, margin * (1 - margin) * share)))
     p = float(stats.t.sf((delta + margin) / error, count - 1))
@@ -83,12 +81,15 @@ def robust(sums: Sums, margin: float, alpha: float) -> Estimate:
     return Estimate(delta=delta, ci=(low, high), p_value=max(p, least), standard_error=error)
 
 
-def unvaried(delta: float, count: int, margin: float, alpha: float) -> Estimate:
+def _unvaried(delta: float, count: int, margin: float, alpha: float) -> Estimate:
     """What `count` clusters prove that all show exactly `delta`: no variance, but no certainty either.
 
     If the true mean is -m or less, a cluster of differences in [-1, 1] shows `delta` or more with a chance
     of at most (1 - m)/(1 + delta) (Markov's inequality), all of them with its power. The bounds follow.
+    One cluster alone proves nothing, whatever it shows.
     """
+    if count < 2:
+        return Estimate(delta=delta, ci=(-1.0, 1.0), p_value=1.0, standard_error=1.0)
     p = min(1.0, ((1 - margin) / (1 + delta)) ** count) if delta > -margin else 1.0
     rest = alpha ** (1 / count)
     low, high = (1 + delta) * rest - 1, 1 - (1 - delta) * rest
@@ -106,11 +107,9 @@ def bootstrapped(sums: Sums, margin: float, alpha: float, draws: int, seed: int)
     scores skew it. p is (1 + the number of draws that lie as far as the claim does) / (draws + 1). A draw
     without variance counts against the claim, and against both bounds.
     """
-    count, delta, variance = len(sums.weight_g), sums.mean, sums.variance
-    if count < 2:
-        return Estimate(delta=delta, ci=(-1.0, 1.0), p_value=1.0, standard_error=1.0)
+    delta, variance = sums.mean, sums.variance
     if variance == 0:
-        return unvaried(delta, count, margin, alpha)
+        return _unvaried(delta, len(sums.weight_g), margin, alpha)
     error = float(np.sqrt(variance))
     distance_b, error_b = _drawn(sums, draws, seed)
     varied = error_b > np.sqrt(_NOTHING) * error

@@ -141,6 +141,15 @@ def chosen_method(design: Design, items: Sequence[Item], kind: str) -> str:
     return "sign" if kind == "judged" else "mcnemar_exact"
 
 
+def refuse_unnamed_method(design: Design) -> None:
+    """Raise `EvidenceError` where looks would be taken by a method that is not chosen yet."""
+    if design.method == "auto":
+        raise EvidenceError(
+            "design: a sequential comparison must name its method before the first item is asked, but"
+            " method is 'auto'; choose it with chosen_method"
+        )
+
+
 def observed_kind(outcomes: Outcomes) -> str:
     """What kind of scores these are, from the scores alone."""
     pairs = [pair for o in outcomes.answered for pair in zip(o.baseline, o.candidate, strict=True)]

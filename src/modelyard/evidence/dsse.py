@@ -14,13 +14,10 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelyard.core.errors import SignatureError
-from modelyard.core.signing import open_signer
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from modelyard.core.signing import covers, open_signer
 
 #: Base64 as it is written, by the signs of its variant for URLs, which a reader takes too.
 _STANDARD = str.maketrans("-_", "+/")
@@ -41,15 +38,12 @@ def sealed(payload: bytes, payload_type: str, key: Path) -> dict[str, Any]:
     Raises:
         SignatureError: The key cannot be used.
     """
-    key_id, private = _private(key)
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    value = private.sign(encoding(payload_type, payload), ec.ECDSA(hashes.SHA256()))
+    signer = open_signer(key, create=False)
+    value = signer.sign_bytes(encoding(payload_type, payload))
     return {
         "payload": base64.b64encode(payload).decode(),
         "payloadType": payload_type,
-        "signatures": [{"keyid": key_id, "sig": base64.b64encode(value).decode()}],
+        "signatures": [{"keyid": signer.key_id, "sig": base64.b64encode(value).decode()}],
     }
 
 
@@ -77,7 +71,7 @@ def opened(envelope: Mapping[str, Any], trusted: Mapping[str, str]) -> Opened:
             "put the signer's public key into the folder of trusted keys if you believe them"
         )
     for key_id, value in known:
-        if _holds(trusted[key_id], value, signed):
+        if covers(trusted[key_id], value, signed):
             return Opened(payload=payload, payload_type=payload_type, key_id=key_id)
     raise SignatureError(
         f"the signature of {known[0][0]} does not cover this envelope: its payload or type was changed; "
@@ -89,18 +83,6 @@ def encoding(payload_type: str, payload: bytes) -> bytes:
     """PAE: the bytes that are signed. No two pairs of a type and a payload have the same."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
-def _private(path: Path) -> tuple[str, EllipticCurvePrivateKey]:
-    """A key and its id, after the checks that every key of ours has to pass."""
-    signer = open_signer(path, create=False)
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    key = load_pem_private_key(path.read_bytes(), password=None)
-    if not isinstance(key, EllipticCurvePrivateKey):
-        raise SignatureError(f"{path}: was replaced by a key of another kind; name one on the curve P-256")
-    return signer.key_id, key
 
 
 def _signature(told: object) -> tuple[str, bytes]:
@@ -117,19 +99,3 @@ def _decoded(text: object, name: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise SignatureError(f"the envelope's {name} is not base64 ({error}); it was changed") from error
     raise SignatureError(f"this is no DSSE envelope: its {name} is no text")
-
-
-def _holds(pem: str, value: bytes, signed: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    key = load_pem_public_key(pem.encode())
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        return False
-    try:
-        key.verify(value, signed, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        return False
-    return True

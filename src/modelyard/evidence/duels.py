@@ -170,11 +170,11 @@ def settled(answers: Mapping[str, Answer]) -> list[Answer] | None:
     said = {
         side: "" if answer.missing else (answer.reply.text or "").strip() for side, answer in answers.items()
     }
-    if all(said.values()) and said[BASELINE] != said[CANDIDATE]:
-        return None
-    equal = 0.5 if all(said.values()) else 0.0
-    there = {side: 1.0 if said[side] and not all(said.values()) else equal for side in SIDES}
-    return [replace(answers[side], score=there[side]) for side in SIDES]
+    if all(said.values()):
+        if said[BASELINE] != said[CANDIDATE]:
+            return None
+        return [replace(answers[side], score=0.5) for side in SIDES]
+    return [replace(answers[side], score=1.0 if said[side] else 0.0) for side in SIDES]
 
 
 def duel_of(answers: Mapping[str, Answer], *, comparison: str, seed: int) -> Duel:

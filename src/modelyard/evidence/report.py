@@ -22,6 +22,8 @@ from modelyard.evidence.verdict import Judgement
 
 SCHEMA = "modelyard.paired_eval_report/1"
 REPORT, ANSWERS, PACK, VERDICTS = "paired_eval_report.json", "answers.jsonl", "pack.jsonl", "verdicts.jsonl"
+#: What the journal calls an entry about a report, once it lies there.
+ISSUED = "certificate.issued"
 #: The rooms whose code a report depends on.
 _ROOMS = ("core", "results", "evaluation", "evidence")
 #: The parts of an engine's identity that say how it decodes, not who answers.

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from modelyard.core.errors import EvidenceError
-from modelyard.evidence.design import Design
+from modelyard.evidence.design import Design, refuse_unnamed_method
 from modelyard.evidence.losses import is_lost, is_new_critical_failure
 from modelyard.evidence.outcomes import Floats, Item, Outcome
 
@@ -73,11 +73,7 @@ class Watch:
         Raises:
             EvidenceError: the design names no method, or a cluster is torn apart in the order.
         """
-        if design.method == "auto":
-            raise EvidenceError(
-                "design: a sequential comparison must name its method before the first item is asked, but"
-                " method is 'auto'; choose it with chosen_method"
-            )
+        refuse_unnamed_method(design)
         self._threshold = (1 - _RELATIVE) / design.alpha_early
         self._last = _last_of_clusters(pack)
         self._process = _process(design, pack)

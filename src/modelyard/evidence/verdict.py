@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from modelyard.core.errors import EvidenceError
-from modelyard.evidence.design import Design, chosen_method, observed_kind
+from modelyard.evidence.design import Design, chosen_method, observed_kind, refuse_unnamed_method
 from modelyard.evidence.discordance import exact_two_sided_p
 from modelyard.evidence.losses import Critical, critical_passes, is_lost
 from modelyard.evidence.outcomes import Outcomes, Table
@@ -146,11 +146,8 @@ def _with_method(outcomes: Outcomes, design: Design) -> Design:
             f"outcomes: {outcomes.samples} samples of each item, but the design declares {design.samples};"
             " judge what was declared"
         )
-    if design.sequential and design.method == "auto":
-        raise EvidenceError(
-            "design: a sequential comparison must name its method before the first item is asked, but method"
-            " is 'auto'; choose it with chosen_method"
-        )
+    if design.sequential:
+        refuse_unnamed_method(design)
     return replace(design, method=chosen_method(design, outcomes.pack, observed_kind(outcomes)))
 
 

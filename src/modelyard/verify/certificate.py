@@ -3,7 +3,8 @@
 It needs the report and the files beside it, and nothing of ours: what is stated (signature, digests,
 counts, effect and interval, p-values, e-values, critical failures, losses, verdict) is found anew with
 code of its own, from the definitions in the documentation, and every difference is a fault that names the
-field, the value stated and the value found. Only planning figures (`power`) are taken as they are.
+field, the value stated and the value found. Planning figures (`power`) are taken as they are, and of the
+secondary comparisons all but the correction for their number.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from modelyard.testing.openai_server import fake_server
+
 YES, NO = "yes", "no"
 
 
@@ -133,12 +135,17 @@ def test_the_inputs_of_the_run_that_made_the_candidate_are_training_data(call, f
     assert record["prompt_pack"]["overlap"]["exact"] == 1
 
 
-def test_models_that_decode_unlike_are_told_of(call, files):
-    entries = [
-        {"name": "new", "engine": "command", "run": "echo yes"},
-        {"name": "old", "engine": "command", "run": "echo no"},
-    ]
-    done = call(*files(entries))
-    assert done.exit_code == 0, done.output
-    assert "warning: the models do not decode alike" not in done.stdout
-    assert "new: 8 asked" in done.stderr
+def test_models_that_decode_unlike_are_told_of(call, files, tmp_path):
+    new, old = (
+        {"name": name, "engine": "command", "run": f"echo {said}"}
+        for name, said in (("new", YES), ("old", NO))
+    )
+    alike = call(*files([new, old]))
+    assert alike.exit_code == 0, alike.output
+    assert "warning: the models do not decode alike" not in alike.stdout
+    assert "new: 8 asked" in alike.stderr
+    with fake_server(tmp_path / "log.jsonl") as server:
+        served = {"name": "old", "endpoint": server.endpoint, "model": "adder"}
+        unlike = call(*files([new, served]))
+    assert "verdict: " in unlike.stdout, unlike.output
+    assert "warning: the models do not decode alike" in unlike.stdout

@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from modelyard.core.digests import canonical_json, digest_bytes
 from modelyard.core.errors import SignatureError
-from modelyard.core.signing import ALGORITHM, Signer, open_signer, public_pem, trusted_keys, verify_record
+from modelyard.core.signing import (
+    ALGORITHM,
+    Signer,
+    covers,
+    open_signer,
+    public_pem,
+    trusted_keys,
+    verify_record,
+)
 
 RECORD = {"schema": "test/1", "number": 1.5, "list": [1, None, "é"], "deep": {"b": True, "a": ""}}
 
@@ -83,6 +91,16 @@ def test_no_changed_byte_is_believed(signer, trusted, data):
 def test_another_record_under_the_same_signature_is_refused(signer, trusted, change):
     with pytest.raises(SignatureError, match="was changed after it was signed"):
         verify_record({**signer.sign(RECORD), **change}, trusted)
+
+
+def test_bytes_are_covered_by_their_signature_alone(signer, other):
+    value = signer.sign_bytes(b"one")
+    assert covers(signer.public_pem, value, b"one")
+    assert not covers(signer.public_pem, value, b"two")
+    assert not covers(other.public_pem, value, b"one")
+    assert not covers(signer.public_pem, b"junk", b"one")
+    with pytest.raises(SignatureError, match="is not a public key"):
+        covers("junk", value, b"one")
 
 
 def test_a_removed_field_is_refused(signer, trusted):

@@ -51,9 +51,8 @@ def test_items_of_one_weight_that_stand_alone_get_a_t_test(values: list[float]):
         assert found.p_value == pytest.approx(max(expected, 0.5 ** len(values)), rel=1e-6, abs=1e-12)
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_fewer_than_two_clusters_prove_nothing(count: int):
-    told = sums([1.0] * max(count, 1))
+def test_one_cluster_proves_nothing():
+    told = sums([1.0])
     for found in (robust(told, 0.5, ALPHA), boot(told, 0.5)):
         assert (found.p_value, found.ci) == (1.0, (-1.0, 1.0))
 

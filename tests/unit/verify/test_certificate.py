@@ -140,7 +140,8 @@ def test_no_lie_of_the_signer_stands(tmp_path, key, trusted, path, value):
     found = verify_certificate(made.write(tmp_path, key), trusted)
     told = "\n".join(found.faults)
     assert not told.startswith("signature")
-    assert any(str(word) in told for word in (path[0], path[-1], value))
+    names = [word for word in (path[0], path[-1], value) if isinstance(word, str) and len(word) > 1]
+    assert any(name in told for name in names)
 
 
 def test_a_fault_has_the_value_stated_and_the_value_found(tmp_path, key, trusted):
@@ -308,7 +309,7 @@ def test_early_stopping_is_found_from_the_order_of_asking(tmp_path, key, trusted
         (lambda m: m.report["looks"].reverse(), "looks: the report states"),
         (lambda m: m.report["looks"].append({"items": 1}), "looks: one does not have items"),
         (lambda m: m.report["looks"].append(None), "looks: one does not have items"),
-        (lambda m: m.report["design"].update(alpha_early=0.0001, alpha_final=0.0499), "e-value"),
+        (lambda m: m.report["design"].update(alpha_early=0.0001, alpha_final=0.0499), "verdict: the report"),
         (lambda m: m.report.update(e_value=101.0), "e_value: the report states 101"),
     ],
     ids=range(9),
@@ -317,7 +318,7 @@ def test_no_lie_about_early_stopping_stands(tmp_path, key, trusted, change, told
     made = parts(STOPPED)
     change(made)
     found = verify_certificate(made.write(tmp_path, key), trusted)
-    assert told in "\n".join(found.faults) or (told == "e-value" and found.verdict == "inconclusive")
+    assert told in "\n".join(found.faults)
 
 
 def test_a_claim_proven_early_needs_every_critical_item(tmp_path, key, trusted):
