@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelyard.cli.options import json_option, print_json, yard_option
-from modelyard.cli.registry.options import WAITING, actor_option, opened, registry_option, short
+from modelyard.cli.registry.options import (
+    WAITING,
+    actor_option,
+    opened,
+    registry_option,
+    served_line,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from modelyard.registry.promotion import Promoted
@@ -35,8 +42,9 @@ _SAID = {
 @click.option("--key", type=_PATH, metavar="FILE", help="The private key of who approves.")
 @actor_option
 @click.option(
-    "--reason", default="", help="Why; it is kept in the history. [default: the certificate passed]"
-)
+    "--reason", default="", callback=without_secrets,
+    help="Why; it is kept in the history. [default: the certificate passed]",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check everything and change nothing.")
 @yard_option
 @registry_option
@@ -90,10 +98,7 @@ def _record(promoted: Promoted) -> dict[str, Any]:
 
 def _show(promoted: Promoted, names: Mapping[str, str]) -> None:
     move, counted = promoted.move, promoted.tally
-    click.echo(
-        f"{move.alias} {_SAID[promoted.result]} {move.label} ({short(move.to_digest)}), generation "
-        f"{move.generation}, after {short(move.from_digest)}"
-    )
+    click.echo(served_line(move, _SAID[promoted.result]))
     if promoted.enough:
         return
     given = ", ".join(str(each.get("approver")) for each in counted.counted) or "nobody"

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelyard.cli.options import json_option, print_json, yard_option
-from modelyard.cli.registry.options import actor_option, opened, registry_option, short
+from modelyard.cli.registry.options import actor_option, opened, registry_option, served_line, without_secrets
 
 if TYPE_CHECKING:
-    from modelyard.registry.records import Move
     from modelyard.registry.rollback import Drill
 
 
 @click.command(name="rollback")
 @click.argument("alias", type=click.Choice(("stage", "prod")))
 @click.option("--to", default="", metavar="VERSION", help="NAME@VERSION. [default: the version before]")
-@click.option("--reason", default="", help="Why; required, and kept in the history.")
+@click.option(
+    "--reason", default="", callback=without_secrets, help="Why; required, and kept in the history."
+)
 @actor_option
 @click.option("--dry-run", is_flag=True, help="Tell what would be done and change nothing.")
 @click.option("--drill", "drilled", is_flag=True, help="Rehearse it: prove that it would work, and do not.")
@@ -52,7 +53,7 @@ def command(
     if as_json:
         print_json({"result": "would_move" if dry_run else "moved", "move": move.record()})
     else:
-        click.echo(_line(move, "would serve" if dry_run else "serves"))
+        click.echo(served_line(move, "would serve" if dry_run else "serves"))
 
 
 def _tell_drill(found: Drill, *, as_json: bool) -> None:
@@ -65,11 +66,4 @@ def _tell_drill(found: Drill, *, as_json: bool) -> None:
     for note in found.notes:
         click.echo(f"not looked at: {note}")
     would = "a rollback would fail" if found.faults else "a rollback would work"
-    click.echo(f"{would}: {_line(found.move, 'would serve')}")
-
-
-def _line(move: Move, said: str) -> str:
-    return (
-        f"{move.alias} {said} {move.label} ({short(move.to_digest)}), generation {move.generation}, after "
-        f"{short(move.from_digest)}"
-    )
+    click.echo(f"{would}: {served_line(found.move, 'would serve')}")

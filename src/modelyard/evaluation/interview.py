@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -83,18 +83,34 @@ def ask_left(
     left = {key: question for key, question in questions.items() if key not in answered}
     if not left or around.stop():
         return
+    with conversing(model, store, around) as conversation:
+        ask_all(left, conversation)
+
+
+@contextmanager
+def conversing(
+    model: PoolModel,
+    store: AnswerStore,
+    around: Surroundings,
+    heard: Callable[[str, Reply], None] = lambda _key, _reply: None,
+) -> Iterator[Conversation]:
+    """A model with its engine open, ready to be asked; `heard` is told of each reply by its key first."""
+
+    def told(key: str, reply: Reply) -> None:
+        heard(key, reply)
+        around.told(model.name, reply)
+
     with closing(model.settings.open(around.environment)) as engine:
-        conversation = Conversation(
+        yield Conversation(
             engine=engine,
             store=store,
             manners=model.manners,
             stop=around.stop,
-            told=lambda _key, reply: around.told(model.name, reply),
+            told=told,
             failed_before=frozenset(store.failed()),
             chance=random.Random(model.digest),
             hidden=secret_values(around.environment, model.settings.secrets),
         )
-        ask_all(left, conversation)
 
 
 def take_over(yard: Yard, model: PoolModel, store: AnswerStore) -> None:

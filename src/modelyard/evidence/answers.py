@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modelyard.core.digests import canonical_json, digest_json
 from modelyard.core.errors import EngineError
-from modelyard.core.redaction import secret_values
 from modelyard.evaluation.answer_store import AnswerStore, open_store
-from modelyard.evaluation.asking import Asker, Conversation, Lane, ask_lanes
-from modelyard.evaluation.interview import Surroundings
+from modelyard.evaluation.asking import Asker, Lane, ask_lanes
+from modelyard.evaluation.interview import Surroundings, conversing
 from modelyard.evaluation.pool import PoolModel
 from modelyard.evaluation.questions import question_of
 from modelyard.results.engines import THIS_MACHINE, Question, Reply
@@ -157,20 +156,9 @@ class Panel:
         self._open.close()
 
     def _asker(self, side: str, of_all: int) -> Asker:
-        model = self._models[side]
-        engine = self._open.enter_context(closing(model.settings.open(self._around.environment)))
         known = self._replies[side]
-
-        def hear(key: str, reply: Reply) -> None:
-            known[key] = reply
-            self._around.told(model.name, reply)
-
-        conversation = Conversation(
-            engine=engine, store=self._stores[side], manners=model.manners, stop=self._around.stop,
-            told=hear, chance=random.Random(model.digest),
-            hidden=secret_values(self._around.environment, model.settings.secrets),
-        )  # fmt: skip
-        return Asker(conversation, of_all)
+        talk = conversing(self._models[side], self._stores[side], self._around, known.__setitem__)
+        return Asker(self._open.enter_context(talk), of_all)
 
     def _lanes(self, calls: Sequence[Call]) -> list[Lane]:
         models = self._models

@@ -25,8 +25,6 @@ from modelyard.results.scorers import load_scorer
 
 #: Shares of items on which two models may differ, for planning.
 _SHARES = (0.05, 0.2)
-#: Scorers whose scores are 0 or 1 only.
-_ZERO_ONE = frozenset({"choice", "code", "exact", "likelihood", "normalised", "numeric", "regex"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +137,10 @@ def declare_comparison(
 
 def kind_of(examples: Sequence[Example]) -> str:
     """What scores there will be: `binary`, `judged` or, of a mixture too, `continuous`."""
-    scorers = {example.scorer for example in examples}
-    if scorers <= _ZERO_ONE:
+    scorers = [load_scorer(name) for name in {example.scorer for example in examples}]
+    if all(scorer.zero_one for scorer in scorers):
         return "binary"
-    return "judged" if all(load_scorer(name).by_verdict for name in scorers) else "continuous"
+    return "judged" if all(scorer.by_verdict for scorer in scorers) else "continuous"
 
 
 def _items(examples: Sequence[Example]) -> tuple[Item, ...]:

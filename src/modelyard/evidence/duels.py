@@ -17,11 +17,10 @@ from typing import Any
 
 from modelyard.core.digests import canonical_json, digest_json
 from modelyard.core.errors import EngineError
-from modelyard.core.redaction import secret_values
 from modelyard.evaluation import judging
 from modelyard.evaluation.answer_store import AnswerStore, open_store
-from modelyard.evaluation.asking import Asker, Conversation, Lane, ask_lanes
-from modelyard.evaluation.interview import Surroundings
+from modelyard.evaluation.asking import Asker, Lane, ask_lanes
+from modelyard.evaluation.interview import Surroundings, conversing
 from modelyard.evaluation.judging import pair_questions, score_of, verdict
 from modelyard.evaluation.pool import PoolModel
 from modelyard.evidence.answers import BASELINE, CANDIDATE, SIDES, Answer
@@ -144,14 +143,8 @@ class Referee:
         self._open.close()
 
     def _opened(self, of_all: int) -> Asker:
-        engine = self._open.enter_context(closing(self.judge.settings.open(self._around.environment)))
-        conversation = Conversation(
-            engine=engine, store=self._store, manners=self.judge.manners, stop=self._around.stop,
-            told=lambda _key, reply: self._around.told(self.judge.name, reply),
-            failed_before=frozenset(self._store.failed()), chance=random.Random(self.judge.digest),
-            hidden=secret_values(self._around.environment, self.judge.settings.secrets),
-        )  # fmt: skip
-        return Asker(conversation, of_all)
+        talk = conversing(self.judge, self._store, self._around)
+        return Asker(self._open.enter_context(talk), of_all)
 
 
 @contextmanager

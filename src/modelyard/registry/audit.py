@@ -211,12 +211,8 @@ def _backwards(moves: Sequence[Move]) -> Iterator[str]:
         if move.kind != "rollback":
             continue
         beneath = standing(tuple(moves[:number]))[:-1]
-        if not any(_what(each) == _what(move) for each in beneath):
+        if not any(each.grounds == move.grounds for each in beneath):
             yield f"{_place(move)}: went back to {move.label}, which did not stand beneath what was served"
-
-
-def _what(move: Move) -> tuple[str, str]:
-    return move.to_digest, move.evidence_digest
 
 
 def _place(move: Move) -> str:

@@ -45,6 +45,8 @@ class Evidence:
     body: str
     # As it was declared.
     design: Mapping[str, Any]
+    # Of the snapshot of its pack, which lies beside the report and was read anew.
+    pack: str
 
 
 def trusted(yard: Yard) -> dict[str, str]:
@@ -63,9 +65,9 @@ def check_evidence(yard: Yard, report: Path, *, copy_of: Path | None = None) -> 
     Raises:
         EvidenceError: With every reason why it is no evidence that a candidate is good enough.
     """
-    record = _read(report)
-    verdict = verify_certificate(report, trusted(yard))
-    faults = _faults(record, verdict) or _distrust(yard, record)
+    record, keys = _read(report), trusted(yard)
+    verdict = verify_certificate(report, keys)
+    faults = _faults(record, verdict) or _distrust(record, keys)
     if faults:
         raise EvidenceError(
             f"{copy_of or report}: is no evidence for a promotion: {'; '.join(faults)}; make a new one with "
@@ -82,6 +84,7 @@ def check_evidence(yard: Yard, report: Path, *, copy_of: Path | None = None) -> 
         key_id=verdict.key_id,
         body=_body(record),
         design=record["design"],
+        pack=record["prompt_pack"]["snapshot_digest"],
     )
 
 
@@ -164,9 +167,10 @@ def _faults(record: Mapping[str, Any], verdict: CertificateVerdict) -> list[str]
     return faults
 
 
-def _distrust(yard: Yard, record: Mapping[str, Any]) -> list[str]:
+def _distrust(record: Mapping[str, Any], keys: Mapping[str, str]) -> list[str]:
+    """What our own reading of the signature says, beside the verifier's."""
     try:
-        verify_record(record, trusted(yard))
+        verify_record(record, keys)
     except SignatureError as error:
         return [str(error)]
     return []

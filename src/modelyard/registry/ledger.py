@@ -94,12 +94,12 @@ def alone(yard: Yard, *, wait_s: float = _WAIT_S) -> Iterator[None]:
 
 def read_ledger(yard: Yard, registry: Registry) -> Ledger:
     """Replay the journal. Raises `RegistryError` where an entry of a registry is none."""
-    ledger = Ledger()
+    ledger, place = Ledger(), place_in(yard, registry)
     for entry in yard.journal.read():
         if entry.kind not in _KINDS:
             continue
         try:
-            _take(ledger, entry, registry, place_in(yard, registry))
+            _take(ledger, entry, registry, place)
         except (KeyError, TypeError) as error:
             raise RegistryError(
                 f"{yard.journal.folder}: entry {entry.seq} ({entry.kind}) is not as modelyard writes it; "

@@ -1,6 +1,7 @@
 """What an alias wants of a promotion, as `promotion.json` of the yard declares it.
 
-How many must approve and whose approvals count, and how weak a claim the certificate may make.
+How many must approve and whose approvals count, how weak a claim the certificate may make, and on which
+packs.
 """
 
 from __future__ import annotations
@@ -30,9 +31,16 @@ class Rule:
     max_alpha: float = 0.05
     max_margin: float = 0.05
     max_critical_failures: int = 0
+    # Digests of the snapshots of packs that may prove it, as certificates have them; any pack where empty.
+    packs: tuple[str, ...] = ()
 
-    def objections(self, design: Mapping[str, Any]) -> Iterator[str]:
-        """Where a certificate's design claims less than this rule wants; `design` is a verified one."""
+    def objections(self, design: Mapping[str, Any], pack: str) -> Iterator[str]:
+        """Where a certificate proves less than this rule wants; its design and its snapshot are verified."""
+        if self.packs and pack not in self.packs:
+            yield (
+                f"the certificate's pack (snapshot {pack}) is none of the {len(self.packs)} that {FILE} "
+                "allows (packs); certify it on one of those"
+            )
         for key, field, value in (
             ("nominal_alpha", "max_alpha", self.max_alpha),
             ("margin", "max_margin", self.max_margin),
@@ -58,15 +66,9 @@ def read_policy(yard_root: Path) -> Policy:
     if not path.exists():
         return {alias: Rule(approvals=count) for alias, count in _DEFAULT.items()}
     section = json_section(path)
-    policy = policy_of(section)
-    section.faults.raise_if_any()
-    return policy
-
-
-def policy_of(section: Section) -> Policy:
-    """The policy in a mapping of aliases to `approvals` and `approvers`; faults are noted in the section."""
     policy = {alias: _rule(section.section(alias), _DEFAULT[alias]) for alias in ALIASES}
     section.close()
+    section.faults.raise_if_any()
     return policy
 
 
@@ -80,6 +82,7 @@ def _rule(section: Section, default: int) -> Rule:
         max_alpha=section.number("max_alpha", usual.max_alpha, above=0.0, below=0.5),
         max_margin=max(0.0, section.number("max_margin", usual.max_margin, above=-1e-300, below=1.0)),
         max_critical_failures=section.integer("max_critical_failures", usual.max_critical_failures, low=0),
+        packs=section.texts("packs"),
     )
     if few is not None and rule.approvals > few:
         section.faults.add(

@@ -29,7 +29,7 @@ from modelyard.registry.ledger import (
     reconcile,
 )
 from modelyard.registry.policy import read_policy
-from modelyard.registry.records import ALIASES, PROD, STAGE, Alias, Move, Version
+from modelyard.registry.records import PROD, STAGE, Alias, Move, Version, check_asked
 from modelyard.registry.store import Registry, approval_key
 from modelyard.registry.versions import check_model, find_version, trainers_of
 from modelyard.runs.yard import Yard
@@ -75,7 +75,7 @@ def promote(yard: Yard, registry: Registry, promotion: Promotion, *, clock: Cloc
         RegistryError: It is not for this version and alias, the approval cannot count, or somebody moved
             the alias first.
     """
-    _check(promotion)
+    check_asked("promotion", promotion.alias, promotion.actor)
     evidence = keep_evidence(yard, promotion.evidence)
     with alone(yard):
         reconcile(yard, registry)
@@ -95,7 +95,7 @@ def promote(yard: Yard, registry: Registry, promotion: Promotion, *, clock: Cloc
 
 def rehearse(yard: Yard, registry: Registry, promotion: Promotion, *, clock: Clock = utc_now) -> Promoted:
     """All checks of a promotion, and nothing changed. Raises as `promote` does."""
-    _check(promotion)
+    check_asked("promotion", promotion.alias, promotion.actor)
     evidence = check_evidence(yard, promotion.evidence)
     check_same(registry, read_ledger(yard, registry))
     case = _case(yard, registry, promotion, evidence, clock)
@@ -189,7 +189,7 @@ def _case(yard: Yard, registry: Registry, promotion: Promotion, evidence: Eviden
     )
     history = registry.history(promotion.alias)
     last = history[-1] if history else None
-    same = last is not None and last.kind != "rollback" and _what(last) == _what(move)
+    same = last is not None and last.kind != "rollback" and last.grounds == move.grounds
     seats = Seats(
         rule=rule,
         trusted=trusted(yard),
@@ -201,16 +201,12 @@ def _case(yard: Yard, registry: Registry, promotion: Promotion, evidence: Eviden
         seats=seats,
         done=last if same else None,
         faults=(
-            *rule.objections(evidence.design),
+            *rule.objections(evidence.design, evidence.pack),
             *_faults(move, evidence, aliases, history),
             *_reused(yard, move, evidence, history),
             *_changed(yard, version),
         ),
     )
-
-
-def _what(move: Move) -> tuple[str, str]:
-    return move.to_digest, move.evidence_digest
 
 
 def _faults(
@@ -271,10 +267,3 @@ def _approve(yard: Yard, registry: Registry, case: _Case, promotion: Promotion) 
 
 def _tally(move: Move, approvals: Sequence[Mapping[str, Any]], seats: Seats) -> Tally:
     return tally(subject_of(move), approvals, seats)
-
-
-def _check(promotion: Promotion) -> None:
-    if promotion.alias not in ALIASES:
-        raise RegistryError(f"{promotion.alias!r} is no alias; use {' or '.join(ALIASES)}")
-    if not promotion.actor.strip():
-        raise RegistryError("a promotion needs the name of who asks for it; name them with --as")

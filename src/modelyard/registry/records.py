@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from modelyard.core.errors import RegistryError
+
 #: The aliases that there are: where a candidate proves itself in service, and what users get.
 STAGE, PROD = "stage", "prod"
 ALIASES = (STAGE, PROD)
@@ -20,6 +22,14 @@ Kind = Literal["promote", "rollback", "bootstrap"]
 def label(name: str, version: int) -> str:
     """How a version is written for people and on the command line."""
     return f"{name}@{version}"
+
+
+def check_asked(what: str, alias: str, actor: str) -> None:
+    """Refuse a move of an alias that there is not, or by nobody. Raises `RegistryError`."""
+    if alias not in ALIASES:
+        raise RegistryError(f"{alias!r} is no alias; use {' or '.join(ALIASES)}")
+    if not actor.strip():
+        raise RegistryError(f"a {what} needs the name of who asks for it; name them with --as")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +125,11 @@ class Move:
     def label(self) -> str:
         """`NAME@VERSION` of what is served after it."""
         return label(self.name, self.version)
+
+    @property
+    def grounds(self) -> tuple[str, str]:
+        """What is put in service, and on what evidence."""
+        return self.to_digest, self.evidence_digest
 
     def record(self) -> dict[str, Any]:
         """As JSON."""

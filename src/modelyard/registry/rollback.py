@@ -16,7 +16,7 @@ from modelyard.core.clock import Clock, stamp, utc_now
 from modelyard.core.errors import EvidenceError, ModelyardError, RegistryError
 from modelyard.registry.evidence import check_evidence
 from modelyard.registry.ledger import alone, carry_out, check_same, note, read_ledger, reconcile
-from modelyard.registry.records import ALIASES, Move, Version, standing
+from modelyard.registry.records import Move, Version, check_asked, standing
 from modelyard.registry.store import Registry
 from modelyard.registry.versions import check_model
 from modelyard.runs.yard import Yard
@@ -101,10 +101,7 @@ def drill(yard: Yard, registry: Registry, wanted: Rollback, *, clock: Clock = ut
 
 def _planned(yard: Yard, registry: Registry, wanted: Rollback, clock: Clock) -> Move:
     """The move that a rollback is."""
-    if wanted.alias not in ALIASES:
-        raise RegistryError(f"{wanted.alias!r} is no alias; use {' or '.join(ALIASES)}")
-    if not wanted.actor.strip():
-        raise RegistryError("a rollback needs the name of who asks for it; name them with --as")
+    check_asked("rollback", wanted.alias, wanted.actor)
     history = registry.history(wanted.alias)
     if not history:
         raise RegistryError(f"{wanted.alias}: serves nothing, so there is nothing to go back to")
@@ -162,7 +159,7 @@ def _check_evidence(yard: Yard, move: Move) -> None:
         EvidenceError: It is not there, does not hold, or is another one.
     """
     found = check_evidence(yard, yard.root / move.evidence)
-    if (found.digest, found.candidate_digest) != (move.evidence_digest, move.to_digest):
+    if (found.candidate_digest, found.digest) != move.grounds:
         raise EvidenceError(
             f"{yard.root / move.evidence}: is not the evidence on which {move.alias} served {move.label} "
             f"({move.evidence_digest}); restore it from a backup"

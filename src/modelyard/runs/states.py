@@ -8,7 +8,7 @@ journal that holds one is read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from modelyard.core.errors import GovernanceError
 from modelyard.core.journal import Draft, Entry, Journal
@@ -98,6 +98,8 @@ class Standing:
     # 0 before the run was requested.
     iteration: int
     moves: tuple[Move, ...]
+    # How far the journal was read for it, in bytes.
+    read_to: int = field(default=0, compare=False)
 
     @property
     def next_action(self) -> str:
@@ -119,14 +121,16 @@ def check_move(run: str, source: str, target: str) -> None:
         )
 
 
-def replay(run: str, entries: Iterable[Entry]) -> Standing:
-    """The standing that the journal's entries give; entries of other runs and kinds are passed over.
+def replay(before: Standing, entries: Iterable[Entry]) -> Standing:
+    """The standing that further entries of the journal give; those of other runs and kinds are passed over.
 
     Raises:
         GovernanceError: An entry makes a move that is not allowed: the journal was not written by us.
     """
-    state, iteration, moves = "", 0, []
+    run, state, iteration, read_to = before.run, before.state, before.iteration, before.read_to
+    moves = list(before.moves)
     for entry in entries:
+        read_to = entry.end
         if entry.kind != KIND or entry.run != run:
             continue
         if not set(entry.data) >= _FIELDS:
@@ -147,12 +151,21 @@ def replay(run: str, entries: Iterable[Entry]) -> Standing:
         )  # fmt: skip
         moves.append(move)
         state = target
-    return Standing(run=run, state=state, iteration=iteration, moves=tuple(moves))
+    return Standing(run=run, state=state, iteration=iteration, moves=tuple(moves), read_to=read_to)
 
 
 def standing(journal: Journal, run: str) -> Standing:
     """Where a run stands now; an empty state where it was never requested."""
-    return replay(run, journal.read())
+    return replay(_nowhere(run), journal.read())
+
+
+def standings(journal: Journal, runs: Iterable[str]) -> dict[str, Standing]:
+    """Where each of several runs stands now, in their order; the journal is read once."""
+    own: dict[str, list[Entry]] = {run: [] for run in runs}
+    for entry in journal.read():
+        if entry.kind == KIND and entry.run in own:
+            own[entry.run].append(entry)
+    return {run: replay(_nowhere(run), entries) for run, entries in own.items()}
 
 
 def move(
@@ -160,7 +173,8 @@ def move(
 ) -> Standing:
     """Make a move: on record and on the disk when this returns.
 
-    The caller drives the run (`runs.directory.drive`), so that nobody moves it at the same time.
+    Who calls it sees to it that nobody moves the run at the same time: the one who drives it
+    (`lifecycle.governed.driving`), or the one who has the registry's lock and lets it follow an alias.
 
     Raises:
         GovernanceError: The move is not allowed from where the run stands, or lacks its actor or evidence.
@@ -175,4 +189,8 @@ def move(
         )
     data = {"from": now.state, "to": target, "actor": actor, "reason": reason, "evidence": list(evidence)}
     journal.append([Draft(kind=KIND, run=run, data=data)])
-    return standing(journal, run)
+    return replay(now, journal.read(start=now.read_to))
+
+
+def _nowhere(run: str) -> Standing:
+    return Standing(run=run, state="", iteration=0, moves=())

@@ -16,9 +16,8 @@ from modelyard.core.files import write_json, write_whole
 from modelyard.core.signing import Signer
 from modelyard.evidence.design import declare
 from modelyard.evidence.outcomes import Item, Outcome, Outcomes, asking_order
+from modelyard.evidence.report import REPORT
 from modelyard.evidence.verdict import judge
-
-REPORT = "paired_eval_report.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from typing import Any
 
 from modelyard.core.digests import digest_path
 from modelyard.core.failpoints import CERTIFY_NAMES, EVALUATE_NAMES
+from modelyard.evidence.report import REPORT
 from modelyard.testing.campaign import Broken, broken_promises, run_campaign
 from modelyard.testing.kills import Kill, Survival, Trial, failpoint_kills, random_kills, survive
 from modelyard.testing.openai_server import FakeServer, fake_server
@@ -77,7 +78,7 @@ def run_trial(folder: Path, kill: Kill, seed: int, *, yardstick: Yardstick) -> t
         argv=_command(folder, yardstick),
         cwd=folder,
         environment={**os.environ, "PYTHONWARNINGS": "ignore"},
-        json_files=(_place(folder, yardstick) / "paired_eval_report.json",),
+        json_files=(_place(folder, yardstick) / REPORT,),
     )
     survival = survive(trial, kill, seed=seed)
     requests, kept = yardstick.server.requests()[before:], _kept(_place(folder, yardstick))
@@ -103,7 +104,7 @@ def _differences(report: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 
 def _left(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The report and the answers, without what may differ; empty where there are none."""
-    paths = list((folder / "yard" / "certificates").glob("*/paired_eval_report.json"))
+    paths = list((folder / "yard" / "certificates").glob(f"*/{REPORT}"))
     if not paths:
         return {}, []
     report = {name: value for name, value in json.loads(paths[0].read_bytes()).items() if name not in _OWN}
@@ -149,7 +150,7 @@ def _journal_fault(folder: Path, place: Path) -> str:
     log = folder / "yard" / "journal" / "journal.jsonl"
     entries = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     issued = [entry["data"]["report_digest"] for entry in entries if entry["kind"] == "certificate.issued"]
-    report = place / "paired_eval_report.json"
+    report = place / REPORT
     if issued != ([digest_path(report)] if report.exists() else []):
         return f"{len(issued)} certificates are on record"
     looks = {entry["run"] for entry in entries if entry["kind"] == "set.opened"}

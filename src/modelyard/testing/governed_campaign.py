@@ -14,8 +14,8 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,14 @@ from modelyard.lifecycle.governed.following import follow_all
 from modelyard.lifecycle.governed.proving import REGISTRY_VARIABLE
 from modelyard.lifecycle.governed.run_training import run_training
 from modelyard.registry.audit import audit
-from modelyard.registry.ledger import reconcile, registry_url
+from modelyard.registry.ledger import reconcile
 from modelyard.registry.promotion import Promotion, promote
 from modelyard.registry.records import ALIASES, PROD
-from modelyard.registry.store import Registry, open_registry
 from modelyard.runs.states import standing
-from modelyard.runs.yard import Yard, open_yard
+from modelyard.runs.yard import open_yard
 from modelyard.testing.campaign import Broken, broken_promises, run_campaign
 from modelyard.testing.kills import Kill, Survival, Trial, failpoint_kills, random_kills, survive
-from modelyard.testing.promotion_campaign import own_schema
+from modelyard.testing.promotion_campaign import opened, own_schema
 from modelyard.verify.certificate import verify_certificate
 from modelyard.verify.journal import verify_journal
 
@@ -105,7 +104,7 @@ def drive(folder: Path, url: str | None) -> int:
     if result["gate_result"] != "pass":
         return 1
     evidence = Path(read_json(Path(result["evidence"]))["report"]["path"])
-    with _opened(folder, url) as (yard, registry):
+    with opened(folder, url) as (yard, registry):
         for alias in ALIASES:
             signer = open_signer(folder / "approver.pem", create=False) if alias == PROD else None
             if alias not in registry.aliases():
@@ -145,7 +144,7 @@ def kept(folder: Path, url: str | None) -> Mapping[str, str]:
     """What is promised at the end, and what is said against it."""
     log = folder / "started.log"
     started = Counter(log.read_text().split()) if log.exists() else Counter()
-    with _opened(folder, url) as (yard, registry):
+    with opened(folder, url) as (yard, registry):
         entries = list(yard.journal.read())
         intents = {entry.data["key"] for entry in entries if entry.kind == "job.intent"}
         finished = [entry for entry in entries if entry.kind == "job.finished"]
@@ -181,13 +180,6 @@ def _verdict(issued: Sequence[Mapping[str, Any]]) -> str:
         if {name: counts[name] for name in right} != right:
             return f"counts {counts}"
     return ""
-
-
-@contextmanager
-def _opened(folder: Path, url: str | None) -> Iterator[tuple[Yard, Registry]]:
-    yard = open_yard(folder / ".modelyard", create=False)
-    with open_registry(registry_url(yard, url)) as registry:
-        yield yard, registry
 
 
 def main() -> int:

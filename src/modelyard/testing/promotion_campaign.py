@@ -25,6 +25,7 @@ from pathlib import Path
 from modelyard.core.failpoints import REGISTRY_NAMES
 from modelyard.core.signing import OWN_KEY, TRUSTED, open_signer
 from modelyard.registry.audit import audit
+from modelyard.registry.evidence import REPORT
 from modelyard.registry.ledger import ABANDONED, INTENT, MOVED, reconcile, registry_url
 from modelyard.registry.promotion import Promotion, promote
 from modelyard.registry.records import PROD, STAGE
@@ -78,7 +79,7 @@ def prepare(folder: Path) -> None:
 
 def drive(folder: Path, url: str | None) -> None:
     """Carry out the scenario, or what is left of it."""
-    with _opened(folder, url) as (yard, registry):
+    with opened(folder, url) as (yard, registry):
         for name in sorted({step.name for step in SCENARIO}):
             register(yard, registry, Candidate(name=name, digest=model_digest(name)))
         for step in SCENARIO:
@@ -154,11 +155,12 @@ def _take(yard: Yard, registry: Registry, folder: Path, step: Step) -> None:
 
 
 def _certificate(folder: Path, step: Step) -> Path:
-    return folder / "certificates" / f"{step.name}-{step.over}" / "paired_eval_report.json"
+    return folder / "certificates" / f"{step.name}-{step.over}" / REPORT
 
 
 @contextmanager
-def _opened(folder: Path, url: str | None) -> Iterator[tuple[Yard, Registry]]:
+def opened(folder: Path, url: str | None) -> Iterator[tuple[Yard, Registry]]:
+    """The yard of a prepared folder, and its registry, which is closed at the end."""
     yard = open_yard(folder / _YARD, create=False)
     with open_registry(registry_url(yard, url)) as registry:
         yield yard, registry
@@ -166,7 +168,7 @@ def _opened(folder: Path, url: str | None) -> Iterator[tuple[Yard, Registry]]:
 
 def fallen(folder: Path, url: str | None) -> Mapping[str, str]:
     """What is promised just after a kill, before anybody mended anything, and what is said against it."""
-    with _opened(folder, url) as (yard, registry):
+    with opened(folder, url) as (yard, registry):
         found = verify_journal(yard.journal.folder)
         faults = audit(yard, registry).faults
     return {
@@ -183,7 +185,7 @@ def _not_mended(found: Verdict) -> list[str]:
 
 def kept(folder: Path, url: str | None) -> Mapping[str, str]:
     """What is promised at the end, and what is said against it."""
-    with _opened(folder, url) as (yard, registry):
+    with opened(folder, url) as (yard, registry):
         found = audit(yard, registry)
         history = [(m.alias, m.generation, m.name) for m in registry.history()]
         agreed = reconcile(yard, registry).nothing

@@ -97,6 +97,23 @@ def test_from_a_certificate_to_prod_and_back(ask, report, bob, told):
     assert (again.exit_code, again.output[:24]) == (0, "prod already serves a@1 ")
 
 
+def test_a_reason_holds_no_secret(ask, served, report, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEPLOY_TOKEN", "planted-4c07d1")
+    bearer = "Authorization: Bearer abcdefgh12345"
+    path = report("c", "b")
+    assert ask("registry", "register", "c", "--evidence", path).exit_code == 0
+    for words in (
+        ("promote", "c", "--to", "stage", "--evidence", path, "--reason", f"told planted-4c07d1, {bearer}"),
+        ("rollback", "stage", "--reason", f"undo planted-4c07d1, {bearer}"),
+    ):
+        assert ask(*words).exit_code == 0
+    told = ask("registry", "history", "stage").output
+    assert "why: told [redacted], Authorization: [redacted]\n" in told
+    assert "why: undo [redacted], Authorization: [redacted]\n" in told
+    files = [each.read_bytes() for each in (tmp_path / ".modelyard").rglob("*") if each.is_file()]
+    assert not [each for each in files if b"planted-4c07d1" in each or b"abcdefgh12345" in each]
+
+
 def test_a_rollback_its_rehearsal_and_its_drill(ask, told, served):
     assert ask("rollback", "prod").exit_code == 2
     assert told("rollback", "prod", "--reason", "r", "--dry-run")["result"] == "would_move"

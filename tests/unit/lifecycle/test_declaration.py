@@ -110,6 +110,11 @@ FAULTS = [
     ({"step": 3600}, "step = 3600: is not a non-empty string; write a string"),
     ({"on_error": "go on"}, 'on_error = "go on": is not known; use one of stop, continue'),
     ({"disk_gib": 0}, "disk_gib = 0: is out of range; use a number above 0"),
+    (
+        {"promotion": {}},
+        "promotion = {}: is an unknown key; known keys: context, data, disk_gib, ensemble, governance, "
+        "horizon, judge, models, name, on_error, period, pool, prepare, schema, seed, step",
+    ),
     ({"horizont": 3}, "horizont = 3: is an unknown key; did you mean horizon?"),
     ({"context": {"run_dir": "x"}}, f'context.run_dir = "x": {OWN}'),
     ({"context": {"seed": 1}}, f"context.seed = 1: {OWN}"),

@@ -80,6 +80,18 @@ def test_a_certificate_that_was_changed_moves_nothing(registry, promoted, certif
     assert dict(registry.aliases()) == {}
 
 
+def test_only_the_packs_that_the_policy_names_move_an_alias(yard, registry, promoted, certificate):
+    allowed, other = certificate("a", "x"), certificate("a", "x", items=14)
+    named = json.loads(allowed.read_text())["prompt_pack"]["snapshot_digest"]
+    (yard.root / "promotion.json").write_text(json.dumps({"stage": {"packs": [named]}}))
+    claimed = {"prompt_pack": {**json.loads(other.read_text())["prompt_pack"], "digest": named}}
+    for report in (other, certificate("a", "x", items=14, more=claimed)):
+        with pytest.raises(RegistryError, match=r"is none of the 1 that promotion\.json allows"):
+            promoted("a", over="x", evidence=report)
+    assert dict(registry.aliases()) == {}
+    assert promoted("a", over="x", evidence=allowed).result == "moved"
+
+
 def test_a_signer_who_is_not_trusted_moves_nothing(promoted, certificate, person):
     with pytest.raises(EvidenceError, match="trusted"):
         promoted("a", over="x", evidence=certificate("a", "x", signer=person("eve", trusted=False)))

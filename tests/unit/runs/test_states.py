@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from modelyard.core.errors import GovernanceError
 from modelyard.core.journal import Draft, Journal
-from modelyard.runs.states import KIND, MOVES, NEXT_ACTION, START, check_move, move, standing
+from modelyard.runs.states import (
+    KIND,
+    MOVES,
+    NEXT_ACTION,
+    START,
+    check_move,
+    move,
+    replay,
+    standing,
+    standings,
+)
 
 
 def walked(journal: Journal, *targets: str, run: str = "r") -> None:
@@ -95,15 +103,38 @@ def test_every_state_says_what_is_next_and_every_target_is_a_state() -> None:
     assert set(NEXT_ACTION) == set(MOVES) - {""}
 
 
-@given(st.lists(st.sampled_from([state for state in MOVES if state]), max_size=12))
-def test_nothing_reaches_stage_without_having_passed(wanted: list[str]) -> None:
-    state, path = "", []
-    for target in wanted:
-        if target in MOVES[state]:
-            state = target
-            path.append(target)
-    if "stage" in path:
-        assert path[path.index("stage") - 3 : path.index("stage")] == ["paired_eval", "pass", "approval"]
+@pytest.mark.parametrize("needed", ["artifacts_ready", "paired_eval", "pass", "approval"])
+def test_there_is_no_way_to_stage_or_prod_around_what_proves_it(needed: str) -> None:
+    assert {"stage", "prod"} <= reached(without="")
+    assert not {"stage", "prod"} & reached(without=needed)
+
+
+def reached(*, without: str) -> set[str]:
+    """The states that moves lead to from the beginning, if one of them could not be entered."""
+    found, new = {""}, {""}
+    while new:
+        new = {target for state in new for target in MOVES[state]} - found - {without}
+        found |= new
+    return found
+
+
+def test_several_runs_are_read_at_once_each_as_alone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    walked(journal, START, "routed", run="a")
+    walked(journal, START, run="b")
+    walked(journal, "planned", run="a")
+    found = standings(journal, ["b", "a", "c"])
+    assert list(found) == ["b", "a", "c"]
+    assert found == {run: standing(journal, run) for run in "abc"}
+
+
+def test_a_standing_goes_on_from_where_the_journal_was_read(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    walked(journal, START)
+    before = standing(journal, "r")
+    walked(journal, START, run="other")
+    walked(journal, "routed", "planned")
+    assert replay(before, journal.read(start=before.read_to)) == standing(journal, "r")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import click
 from modelyard.runs.yard import Yard, open_yard
 
 if TYPE_CHECKING:
+    from modelyard.registry.records import Move
     from modelyard.registry.store import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,6 +47,13 @@ def _login_name() -> str:
         return f"uid {os.getuid()}"
 
 
+def without_secrets(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    """The callback of `--reason`, which is kept for good: the environment's secrets in it are replaced."""
+    from modelyard.core.redaction import scrubbed, secret_values
+
+    return str(scrubbed(text, secret_values(os.environ)))
+
+
 @contextmanager
 def opened(yard_dir: Path, url: str | None) -> Iterator[tuple[Yard, Registry]]:
     """The yard and its registry, which is closed at the end."""
@@ -55,6 +63,14 @@ def opened(yard_dir: Path, url: str | None) -> Iterator[tuple[Yard, Registry]]:
     yard = open_yard(yard_dir, create=False)
     with open_registry(registry_url(yard, url)) as registry:
         yield yard, registry
+
+
+def served_line(move: Move, said: str) -> str:
+    """What an alias serves, or would, after a move."""
+    return (
+        f"{move.alias} {said} {move.label} ({short(move.to_digest)}), generation {move.generation}, after "
+        f"{short(move.from_digest)}"
+    )
 
 
 def short(digest: str | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from modelyard.cli.options import json_option, print_json, yard_option
-from modelyard.runs.states import standing
+from modelyard.runs.states import standings
 from modelyard.runs.yard import open_yard
 
 
@@ -19,7 +19,7 @@ def command(yard_dir: Path, as_json: bool) -> None:
     from modelyard.lifecycle.governed.view import governed_runs
 
     yard = open_yard(yard_dir, create=False)
-    rows = [standing(yard.journal, run) for run in governed_runs(yard)]
+    rows = list(standings(yard.journal, governed_runs(yard)).values())
     if as_json:
         told = ("run", "state", "iteration", "next_action")
         print_json([{name: getattr(row, name) for name in told} for row in rows])

@@ -67,12 +67,12 @@ def _follow(yard: Yard, run: str, place: Path) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    from modelyard.lifecycle.governed.view import lease_of, view_governed
-    from modelyard.runs.directory import LEASE_S
+    from modelyard.lifecycle.governed.view import view_governed
+    from modelyard.runs.directory import LEASE_S, read_lease
     from modelyard.runs.liveness import Life
 
     earlier, read_at = None, time.monotonic()
-    first = lease_of(place)
+    first = read_lease(place)
     with Live(console=Console(), refresh_per_second=4) as live:
         while True:
             view = view_governed(yard, run, place, earlier=earlier)
@@ -81,4 +81,4 @@ def _follow(yard: Yard, run: str, place: Path) -> None:
                 return
             time.sleep(_REFRESH_S)
             if time.monotonic() - read_at > LEASE_S:
-                earlier, first, read_at = first, lease_of(place), time.monotonic()
+                earlier, first, read_at = first, read_lease(place), time.monotonic()

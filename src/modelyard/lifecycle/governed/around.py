@@ -35,7 +35,7 @@ class Prover:
     def register(self, training: Training, weights: str) -> None:
         """Make the trained candidate a version of the registry."""
 
-    def prove(self, training: Training, told: Told) -> Proof | None:
+    def prove(self, training: Training, weights: str, told: Told) -> Proof | None:
         """The candidate beside the baseline; None where no pack is declared or a stop was asked for."""
         return None
 

@@ -22,7 +22,14 @@ from modelyard.jobs.plan import Plan
 from modelyard.jobs.progress import StepProgress, StepStatus
 from modelyard.lifecycle.governed.around import Around, Proof
 from modelyard.lifecycle.governed.declaration import Governance
-from modelyard.lifecycle.governed.pinned import OPEN, refuse_other_gate, refuse_other_pack, refuse_replanned
+from modelyard.lifecycle.governed.driving import driving
+from modelyard.lifecycle.governed.pinned import (
+    OPEN,
+    refuse_changed,
+    refuse_other_gate,
+    refuse_other_pack,
+    refuse_replanned,
+)
 from modelyard.lifecycle.governed.providers import Route
 from modelyard.lifecycle.governed.records import (
     DRY_RUN,
@@ -36,7 +43,8 @@ from modelyard.lifecycle.governed.request import RunPlaces, TrainingRequest, tra
 from modelyard.lifecycle.governed.run_record import RunRecord
 from modelyard.lifecycle.governed.start_policy import Rejected, StartFacts, TrainingStart, training_start
 from modelyard.lifecycle.governed.training_step import STEP, Training, training_plan
-from modelyard.runs.directory import Lease, create_run, drive_folder
+from modelyard.lifecycle.governed.weights import kept_weights
+from modelyard.runs.directory import Lease, create_run
 from modelyard.runs.execution import ExecutionOptions, execute, open_backend
 from modelyard.runs.keeper import ArtifactKeeper
 from modelyard.runs.states import START
@@ -66,7 +74,7 @@ class GovernedRun:
         """
         self._request.check()
         self._places.run_dir.mkdir(parents=True, exist_ok=True)
-        with drive_folder(self._places.run_dir, self._request.run_id) as lease:
+        with driving(self._yard, self._request.run_id, self._places.run_dir) as lease:
             self._record.refresh()
             self._refuse_other()
             if not self._record.now.state:
@@ -140,7 +148,7 @@ class GovernedRun:
         due = state in _MANIFEST_DUE or (state == "plan_only" and self._request.live)
         if due or not place.exists():
             if state in ("planned", "failed", "submit_failed") and place.exists():
-                self._refuse_changed(training)
+                refuse_changed(training)
             record = manifest_record(training, plan.steps[0], route.infer, live=self._request.live)
             if place.exists():
                 refuse_replanned(run, state, read_json(place)["digests"], record["digests"])
@@ -205,7 +213,7 @@ class GovernedRun:
     def _train(self, training: Training, plan: Plan, lease: Lease) -> None:
         run, step = training_run(self._request.run_id, training.iteration), plan.steps[0]
         if self._record.now.state not in ("submit_intent", "submitted", "running"):
-            self._refuse_changed(training)
+            refuse_changed(training)
             manifest = self._places.iteration(training.iteration) / "manifest.json"
             self._record.move("submit_intent", evidence=[digest_path(manifest)])
         failpoint("governed.after_intent")
@@ -219,32 +227,15 @@ class GovernedRun:
             lease.renew()
             self._follow(item)
 
-        options = self._execution()
-        options = ExecutionOptions(
+        options = replace(
+            self._execution(),
             backend=step.backend,
-            slots=options.slots,
-            environment=options.environment,
             observers=(seen, ArtifactKeeper(self._yard, run), *self._around.observers),
             settled=lambda: self._beat(lease, training.iteration),
         )
         _, progress = execute(self._yard, directory, plan, options)
         failpoint("governed.after_training")
         self._settle(progress[STEP], training)
-
-    def _refuse_changed(self, training: Training) -> None:
-        """That what the manifest names by digest is still what it was."""
-        pinned = read_json(self._places.iteration(training.iteration) / "manifest.json")["digests"]
-        folder = self._governance.folder
-        now = {str(folder / name): (digest, folder / name) for name, digest in pinned["data"].items()}
-        if training.start.digest is not None:
-            now[training.start.base] = (training.start.digest, Path(training.start.base))
-        for name, (digest, path) in now.items():
-            found = digest_path(path) if path.exists() else "nothing"
-            if found != digest:
-                raise GovernanceError(
-                    f"{self._request.run_id}: {name} was {digest} when the run was planned and is {found} "
-                    "now; restore it, or begin a run of another id"
-                )
 
     def _execution(self) -> ExecutionOptions:
         return ExecutionOptions(environment=self._around.environment, slots=self._around.slots)
@@ -286,9 +277,7 @@ class GovernedRun:
         self._record.move("lost" if lost else "failed", reason=detail)
 
     def _weights(self, training: Training) -> str:
-        run = training_run(self._request.run_id, training.iteration)
-        kept = [e for e in self._yard.journal.read() if e.kind == "artifact.stored" and e.run == run]
-        return str(kept[-1].data["digest"])
+        return kept_weights(self._yard.journal.read(), self._request.run_id, training.iteration)[-1]
 
     def _not_trained(self, training: Training) -> dict[str, Any]:
         state = self._record.now.state
@@ -304,7 +293,8 @@ class GovernedRun:
 
     def _evaluated(self, training: Training, lease: Lease) -> dict[str, Any]:
         # not before the state is on record: a provider that cannot be read costs no second training
-        self._around.prover.register(training, self._weights(training))
+        weights = self._weights(training)
+        self._around.prover.register(training, weights)
         if self._governance.gate.pack is None:
             waiting = gate_outcome("pending_remote_paired_eval", "await_paired_eval", ["no pack is declared"])
             return self._record.result(self._record.evidence(training, waiting, PENDING))
@@ -318,7 +308,7 @@ class GovernedRun:
             lease.renew()
             self._record.reached(share)
 
-        proof = self._around.prover.prove(training, told)
+        proof = self._around.prover.prove(training, weights, told)
         if proof is None:
             waiting = gate_outcome(
                 "pending_remote_paired_eval", "await_paired_eval", ["it was not asked to the end"]

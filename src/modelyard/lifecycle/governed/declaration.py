@@ -12,8 +12,8 @@ from modelyard.core.redaction import exposed, secret_values
 from modelyard.jobs.step import is_name
 from modelyard.lifecycle.document import YardDocument, read_document
 from modelyard.lifecycle.governed.providers import Providers, read_providers
+from modelyard.training.members import Scalar
 
-Scalar = str | int | float | bool
 CLAIMS = ("superiority", "non_inferiority")
 #: What a candidate's profile says beside what is needed to train it.
 _PROFILE = ("licence", "lineage", "size", "context", "why")

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelyard.core.files import read_json
-from modelyard.lifecycle.governed.request import RunPlaces, training_run
+from modelyard.core.journal import Entry
+from modelyard.lifecycle.governed.request import RunPlaces
+from modelyard.lifecycle.governed.weights import kept_weights
 from modelyard.reports.charts import INK, MUTED, PALETTE, house_style, to_svg
 from modelyard.reports.page import Figure
 from modelyard.runs.yard import Yard
@@ -44,18 +46,16 @@ def lineage_of(yard: Yard, run: str, places: RunPlaces) -> tuple[Node, ...]:
     return tuple(unique.values())
 
 
-def _iteration(manifest: dict[str, Any], places: RunPlaces, number: int, entries: list[Any]) -> list[Node]:
+def _iteration(manifest: dict[str, Any], places: RunPlaces, number: int, entries: list[Entry]) -> list[Node]:
     digests, start = manifest["digests"], manifest["training_start"]
     nodes = [Node(name=f"start: {start['chosen']}", digest=start["digest"], depth=0)]
     nodes.extend(
         Node(name=f"data: {name}", digest=digest, depth=0) for name, digest in digests["data"].items()
     )
     made_from = tuple(node.name for node in nodes)
-    run = training_run(manifest["run_id"], number)
-    kept = [entry for entry in entries if entry.kind == "artifact.stored" and entry.run == run]
+    kept = kept_weights(entries, manifest["run_id"], number)
     if kept:
-        weights = Node(name=f"weights {number}", digest=kept[-1].data["digest"], depth=1, parents=made_from)
-        nodes.append(weights)
+        nodes.append(Node(name=f"weights {number}", digest=kept[-1], depth=1, parents=made_from))
     evidence = places.evidence(number)
     report = (read_json(evidence).get("report") or {}) if evidence.exists() else {}
     if kept and report:

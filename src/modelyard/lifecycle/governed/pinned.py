@@ -7,6 +7,7 @@ choose margin, alpha or pack after the training would choose them by its outcome
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from modelyard.core.digests import digest_json, digest_path
@@ -14,6 +15,7 @@ from modelyard.core.errors import GovernanceError
 from modelyard.core.files import read_json
 from modelyard.lifecycle.governed.declaration import Governance
 from modelyard.lifecycle.governed.request import RunPlaces
+from modelyard.lifecycle.governed.training_step import Training
 
 #: Parts of `digests` that say what is submitted.
 _SUBMITTED = ("step", "code", "providers", "prompt_pack")
@@ -34,6 +36,22 @@ def gate_digest(governance: Governance) -> str:
         for name in ("claim", "margin", "alpha", "samples", "sequential", "losses_allowed")
     }
     return digest_json({**terms, "seed": governance.seed, "alone": governance.budget.iterations == 1})
+
+
+def refuse_changed(training: Training) -> None:
+    """That data and weights are still what the iteration's manifest names. Raises `GovernanceError`."""
+    manifest = read_json(training.places.iteration(training.iteration) / "manifest.json")
+    folder, start = training.governance.folder, training.start
+    pinned = {folder / name: digest for name, digest in manifest["digests"]["data"].items()}
+    if start.digest is not None:
+        pinned[Path(start.base)] = start.digest
+    for path, digest in pinned.items():
+        found = digest_path(path) if path.exists() else "nothing"
+        if found != digest:
+            raise GovernanceError(
+                f"{training.request.run_id}: {path} was {digest} when the run was planned and is {found} "
+                "now; restore it, or begin a run of another id"
+            )
 
 
 def refuse_replanned(run: str, state: str, pinned: Mapping[str, Any], found: Mapping[str, Any]) -> None:

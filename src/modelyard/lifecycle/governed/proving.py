@@ -7,7 +7,7 @@ can be served, whatever happens to the folder in which it was trained.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,7 @@ class CertifyingProver(Prover):
         with opened_registry(self.yard, self.environment) as registry:
             register(self.yard, registry, candidate)
 
-    def prove(self, training: Training, told: Told) -> Proof | None:
+    def prove(self, training: Training, weights: str, told: Told) -> Proof | None:
         """See `Prover`.
 
         Raises:
@@ -78,7 +78,7 @@ class CertifyingProver(Prover):
         from modelyard.evidence.certify import Provenance, certify
         from modelyard.evidence.report import REPORT
 
-        comparison = self._comparison(training)
+        comparison = self._comparison(training, weights)
         data = tuple(self.governance.folder / each for each in training.candidate.data)
         provenance = Provenance(run_id=training.request.run_id, training_data=data)
         with caught_signals() as caught:
@@ -107,7 +107,7 @@ class CertifyingProver(Prover):
             entry["inputs"] = [*inputs, str(place)]  # the engine cannot know that its command reads them
         return read_entry(entry, place=str(provider.path), folder=self.governance.folder)
 
-    def _comparison(self, training: Training) -> Comparison:
+    def _comparison(self, training: Training, weights: str) -> Comparison:
         from modelyard.evaluation.pool import read_judge
         from modelyard.evidence.comparison import Terms, declare_comparison
         from modelyard.evidence.design import declare
@@ -129,18 +129,10 @@ class CertifyingProver(Prover):
         )
         models = {
             "baseline": self._baseline(training.candidate.name),
-            "candidate": self.candidate(training, self._weights(training)),
+            "candidate": self.candidate(training, weights),
         }
         judge = read_judge(document.data, path=document.path)
         return declare_comparison(gate.pack, models, Terms(design=design), judge)
-
-    def _weights(self, training: Training) -> str:
-        """Of the iteration's training, as it was kept."""
-        from modelyard.lifecycle.governed.request import training_run
-
-        run = training_run(training.request.run_id, training.iteration)
-        kept = [e for e in self.yard.journal.read() if e.kind == "artifact.stored" and e.run == run]
-        return str(kept[-1].data["digest"])
 
     def _baseline(self, candidate: str) -> PoolModel:
         """What an alias serves, or a model of the pool."""
@@ -170,16 +162,15 @@ class RegistryReleases:
     yard: Yard
     environment: Mapping[str, str]
 
-    def promoted(self, names: Sequence[str]) -> Sequence[Release]:
-        """The versions of these models that an alias has served, the newest first."""
+    def promoted(self, names: Sequence[str]) -> Iterator[Release]:
+        """The versions of these models that an alias has served, the newest first; see `Releases`."""
         with opened_registry(self.yard, self.environment) as registry:
             moves = [move for move in registry.history() if move.name in names]
             newest = {move.label: move for move in sorted(moves, key=lambda each: each.at)}
             ordered = sorted(newest.values(), key=lambda each: each.at, reverse=True)
-            return [
-                self._release(registry.version(move.name, move.version), move.alias, move.evidence)
-                for move in ordered
-            ]
+            served = [(registry.version(move.name, move.version), move) for move in ordered]
+        for version, move in served:  # each certificate is recomputed, so only as far as somebody looks
+            yield self._release(version, move.alias, move.evidence)
 
     def find(self, release: str) -> Release | None:
         """One version, by `NAME@VERSION` or by an alias."""
@@ -215,11 +206,6 @@ class RegistryReleases:
         if found.candidate_digest != version.digest:
             return f"its evidence is of {found.candidate_digest}, not of {version.digest}"
         return ""
-
-
-def certifying(yard: Yard, governance: Governance, environment: Mapping[str, str]) -> CertifyingProver:
-    """The prover of a yard."""
-    return CertifyingProver(yard=yard, governance=governance, environment=environment)
 
 
 def opened_registry(yard: Yard, environment: Mapping[str, str]) -> Registry:

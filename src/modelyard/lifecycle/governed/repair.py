@@ -21,11 +21,12 @@ from modelyard.core.redaction import exposed, secret_values
 from modelyard.lifecycle.governed.around import Around
 from modelyard.lifecycle.governed.carrying_out import GovernedRun
 from modelyard.lifecycle.governed.declaration import Governance
+from modelyard.lifecycle.governed.driving import driving
 from modelyard.lifecycle.governed.pinned import refuse_other_gate
-from modelyard.lifecycle.governed.request import RunPlaces, Scalar, TrainingRequest
-from modelyard.runs.directory import drive_folder
+from modelyard.lifecycle.governed.request import RunPlaces, TrainingRequest, training_run
 from modelyard.runs.states import START, Standing, move, standing
 from modelyard.runs.yard import Yard
+from modelyard.training.members import Scalar
 
 _REPAIRABLE = frozenset({"fail", "inconclusive", "failed"})
 
@@ -67,7 +68,7 @@ def repair(
         )
     now = standing(yard.journal, run_id)
     if now.state in _REPAIRABLE:
-        with drive_folder(places.run_dir, run_id):
+        with driving(yard, run_id, places.run_dir):
             now = standing(yard.journal, run_id)
             refuse_other_gate(run_id, governance, places)
             _check_budget(governance, yard.journal, now, places)
@@ -76,7 +77,7 @@ def repair(
             reason = request.repair_reason
             now = move(yard.journal, run_id, "repair", actor=around.actor, reason=reason)
     if now.state == "repair":
-        with drive_folder(places.run_dir, run_id):
+        with driving(yard, run_id, places.run_dir):
             request = _stored(places, now.iteration + 1)
             now = move(yard.journal, run_id, START, actor=around.actor, evidence=[request.digest])
     elif now.iteration < 2:
@@ -92,7 +93,7 @@ def spent(governance: Governance, journal: Journal, now: Standing, places: RunPl
     """What the trainings took, at their provider's price, and what was paid for answers."""
     provider = governance.providers.known.get(_stored(places, 1).train_provider)
     hourly = provider.train.usd_per_hour if provider and provider.train else 0.0
-    trained = sum(_training_seconds(journal.read(), now.run)) / 3600.0 * hourly
+    trained = sum(_training_seconds(journal.read(), now)) / 3600.0 * hourly
     asked = sum(_answers_usd(places.evidence(number)) for number in range(1, now.iteration + 1))
     return Spent(iterations=now.iteration, usd=trained + asked)
 
@@ -150,9 +151,10 @@ def _stored(places: RunPlaces, iteration: int) -> TrainingRequest:
         raise GovernanceError(f"{path}: is missing; give the run's folder with --run-dir") from error
 
 
-def _training_seconds(entries: Iterable[Entry], run: str) -> Iterable[float]:
+def _training_seconds(entries: Iterable[Entry], now: Standing) -> Iterable[float]:
+    trainings = {training_run(now.run, number) for number in range(1, now.iteration + 1)}
     for entry in entries:
-        if entry.kind == "job.finished" and entry.run.startswith(f"{run}.iter_"):
+        if entry.kind == "job.finished" and entry.run in trainings:
             begun, ended = entry.data.get("started_at"), entry.data.get("finished_at")
             if begun and ended:
                 yield (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds()

@@ -10,9 +10,11 @@ from typing import Any
 from modelyard.core.digests import digest_json
 from modelyard.core.errors import GovernanceError
 from modelyard.jobs.step import is_name
+from modelyard.training.members import Scalar
 
 POLICIES = ("bootstrap", "continue_last_promoted", "from_release", "resume_run")
-Scalar = str | int | float | bool
+#: Between a run's id and the number of an iteration, in the name of its training.
+_ITERATION = ".iter_"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,11 @@ class TrainingRequest:
         if not is_name(self.run_id) or "/" in self.run_id:
             raise GovernanceError(
                 f"run id {self.run_id!r}: is not a name; use letters, digits, '.', '_', '-'"
+            )
+        if _ITERATION in self.run_id:
+            raise GovernanceError(
+                f"run id {self.run_id!r}: holds {_ITERATION}, which names the trainings of "
+                f"{self.run_id.partition(_ITERATION)[0]!r}; leave that out"
             )
         if self.start_policy not in POLICIES:
             told = ", ".join(POLICIES)
@@ -59,11 +66,6 @@ class RunPlaces:
     """Where a governed run keeps what."""
 
     run_dir: Path
-
-    @property
-    def request(self) -> Path:
-        """What was asked, written once."""
-        return self.run_dir / "request.json"
 
     @property
     def manifest(self) -> Path:
@@ -109,4 +111,4 @@ class RunPlaces:
 
 def training_run(run_id: str, iteration: int) -> str:
     """The name under which the journal knows an iteration's training."""
-    return f"{run_id}.iter_{iteration:03d}"
+    return f"{run_id}{_ITERATION}{iteration:03d}"

@@ -15,7 +15,7 @@ from modelyard.lifecycle.governed.around import Around
 from modelyard.lifecycle.governed.records import Scoring, evidence_record, percentages
 from modelyard.lifecycle.governed.request import RunPlaces, TrainingRequest
 from modelyard.lifecycle.governed.training_step import Training
-from modelyard.runs.states import NEXT_ACTION, Standing, move, standing
+from modelyard.runs.states import NEXT_ACTION, Standing, move, replay, standing
 
 
 class RunRecord:
@@ -29,7 +29,7 @@ class RunRecord:
 
     def refresh(self) -> None:
         """Read the standing anew: others may have moved the run before it was locked."""
-        self.now = standing(self._journal, self._request.run_id)
+        self.now = replay(self.now, self._journal.read(start=self.now.read_to))
 
     def clean(self, value: Any) -> Any:
         """A JSON value without the secrets of the environment."""

@@ -11,10 +11,11 @@ from typing import Any
 from modelyard.lifecycle.governed.around import Around, actor_name
 from modelyard.lifecycle.governed.carrying_out import GovernedRun
 from modelyard.lifecycle.governed.declaration import Governance, read_governance
-from modelyard.lifecycle.governed.proving import RegistryReleases, certifying
+from modelyard.lifecycle.governed.proving import CertifyingProver, RegistryReleases
 from modelyard.lifecycle.governed.repair import repair
-from modelyard.lifecycle.governed.request import RunPlaces, Scalar, TrainingRequest
+from modelyard.lifecycle.governed.request import RunPlaces, TrainingRequest
 from modelyard.runs.yard import DEFAULT, Yard, open_yard
+from modelyard.training.members import Scalar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +109,6 @@ def _around(yard: Yard, governance: Governance, caller: Caller) -> Around:
         environment=environment,
         actor=actor_name(environment),
         releases=RegistryReleases(yard=yard, environment=environment),
-        prover=certifying(yard, governance, environment),
+        prover=CertifyingProver(yard=yard, governance=governance, environment=environment),
         told=caller.told,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,8 @@ from modelyard.core.digests import digest_path
 from modelyard.core.errors import ArtifactError, GovernanceError
 from modelyard.core.journal import Journal
 from modelyard.lifecycle.governed.declaration import Candidate
-from modelyard.lifecycle.governed.request import TrainingRequest, training_run
+from modelyard.lifecycle.governed.request import TrainingRequest
+from modelyard.lifecycle.governed.weights import kept_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,8 @@ class Release:
 class Releases(Protocol):
     """What was promoted, from the registry."""
 
-    def promoted(self, names: Sequence[str]) -> Sequence[Release]:
-        """The versions of these models that an alias has served, the newest first."""
+    def promoted(self, names: Sequence[str]) -> Iterable[Release]:
+        """The versions of these models that an alias has served, the newest first, looked at one by one."""
         ...
 
     def find(self, release: str) -> Release | None:
@@ -154,11 +155,10 @@ def _resumed(facts: StartFacts) -> TrainingStart:
     """The newest checkpoint that this run has left, of this iteration or an earlier one."""
     run = facts.request.run_id
     rejected: list[Rejected] = []
+    entries = list(facts.journal.read())
     for iteration in range(facts.iteration, 0, -1):
-        name = training_run(run, iteration)
-        kept = [e for e in facts.journal.read() if e.kind == "artifact.stored" and e.run == name]
-        for entry in reversed(kept):
-            digest, what = str(entry.data["digest"]), f"iteration {iteration}, {entry.data['digest'][:19]}"
+        for digest in reversed(kept_weights(entries, run, iteration)):
+            what = f"iteration {iteration}, {digest[:19]}"
             try:
                 path = facts.store.path(digest, verify=True)
             except ArtifactError as error:

@@ -11,9 +11,9 @@ from modelyard.jobs.plan import Plan, make_plan
 from modelyard.jobs.step import Output, Step
 from modelyard.lifecycle.governed.declaration import Candidate, Governance
 from modelyard.lifecycle.governed.providers import Provider
-from modelyard.lifecycle.governed.request import RunPlaces, Scalar, TrainingRequest, training_run
+from modelyard.lifecycle.governed.request import RunPlaces, TrainingRequest, training_run
 from modelyard.lifecycle.governed.start_policy import TrainingStart
-from modelyard.training.members import Scope, base_values, script_of
+from modelyard.training.members import Scalar, Scope, base_values, script_of
 
 STEP = "train"
 

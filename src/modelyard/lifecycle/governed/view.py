@@ -11,7 +11,6 @@ from typing import Any
 from modelyard.core.errors import RunNotFound
 from modelyard.core.files import read_json
 from modelyard.lifecycle.governed.request import RunPlaces
-from modelyard.runs.directory import read_lease
 from modelyard.runs.liveness import Life, Liveness, liveness
 from modelyard.runs.states import KIND, Move, standing
 from modelyard.runs.yard import Yard
@@ -101,11 +100,6 @@ def _progress(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def lease_of(run_dir: Path) -> dict[str, Any]:
-    """The lease as it is now, for a second look later."""
-    return read_lease(run_dir)
 
 
 def _judged(seen: Liveness, state: str) -> Liveness:

@@ -25,6 +25,8 @@ class Scorer:
     by_likelihood: bool = False
     # Whether another model's verdict is needed.
     by_verdict: bool = False
+    # Whether its scores are 0 or 1 only, so that exact tests of them may be declared beforehand.
+    zero_one: bool = False
 
     def score(self, example: Example, answer: str | None) -> Score:
         """The score of an answer; none, or an empty one, is wrong."""

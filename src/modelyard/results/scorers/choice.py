@@ -61,7 +61,12 @@ def _likelihood_problem(example: Example) -> tuple[str, str] | None:
     return _choice_problem(example)
 
 
-CHOICE = Scorer(name="choice", version="1", judge=_choice, problem=_choice_problem)
+CHOICE = Scorer(name="choice", version="1", zero_one=True, judge=_choice, problem=_choice_problem)
 LIKELIHOOD = Scorer(
-    name="likelihood", version="1", judge=_choice, problem=_likelihood_problem, by_likelihood=True
-)
+    name="likelihood",
+    version="1",
+    zero_one=True,
+    judge=_choice,
+    problem=_likelihood_problem,
+    by_likelihood=True,
+)  # fmt: skip

@@ -96,4 +96,4 @@ def _number(example: Example, name: str, default: float) -> float:
     return float(value) if isinstance(value, int | float) and 0 < value < 1e6 else default
 
 
-CODE = Scorer(name="code", version="1", judge=_code)
+CODE = Scorer(name="code", version="1", zero_one=True, judge=_code)

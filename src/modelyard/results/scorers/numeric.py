@@ -86,4 +86,4 @@ def _tolerance(example: Example, name: str) -> float:
     return number if math.isfinite(number) and number >= 0 else 0.0
 
 
-NUMERIC = Scorer(name="numeric", version="1", judge=_numeric)
+NUMERIC = Scorer(name="numeric", version="1", zero_one=True, judge=_numeric)

@@ -52,6 +52,6 @@ def _regex(example: Example, answer: str) -> Score:
     return Score(value=float(right), why=f"extracted {text!r}")
 
 
-EXACT = Scorer(name="exact", version="1", judge=_exact)
-NORMALISED = Scorer(name="normalised", version="1", judge=_normalised)
-REGEX = Scorer(name="regex", version="1", judge=_regex)
+EXACT = Scorer(name="exact", version="1", zero_one=True, judge=_exact)
+NORMALISED = Scorer(name="normalised", version="1", zero_one=True, judge=_normalised)
+REGEX = Scorer(name="regex", version="1", zero_one=True, judge=_regex)

@@ -14,6 +14,7 @@ from modelyard.core.errors import GovernanceError, RunBusy
 from modelyard.core.files import read_json
 from modelyard.lifecycle.governed.around import Proof, Prover, Told
 from modelyard.lifecycle.governed.declaration import read_governance
+from modelyard.lifecycle.governed.driving import driving
 from modelyard.lifecycle.governed.training_step import Training
 from modelyard.runs.directory import drive_folder
 from modelyard.runs.states import standing
@@ -37,7 +38,8 @@ class Verdict(Prover):
     def register(self, training: Training, weights: str) -> None:
         self.registered.append(weights)
 
-    def prove(self, training: Training, told: Told) -> Proof | None:
+    def prove(self, training: Training, weights: str, told: Told) -> Proof | None:
+        assert weights == self.registered[-1]
         self.proven.append(training.iteration)
         told(0.5)
         if self.verdict is None:
@@ -181,8 +183,12 @@ def test_a_run_of_something_else_is_not_gone_on_with(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"run_id": "../r"}, {"start_policy": "guess"}, {"start_policy": "from_release"}]
-)
+    "asked",
+    [
+        {"run_id": "../r"}, {"run_id": "r1.iter_001"}, {"run_id": "a.iter_x"}, {"start_policy": "guess"},
+        {"start_policy": "from_release"},
+    ],
+)  # fmt: skip
 def test_what_no_run_can_be_made_of_is_refused(world: World, asked: dict[str, str]) -> None:
     with pytest.raises(GovernanceError):
         world.run(**asked)
@@ -194,6 +200,19 @@ def test_two_drivers_are_one_too_many(world: World) -> None:
     with drive_folder(world.places().run_dir, "r1"), pytest.raises(RunBusy, match="drives this run"):
         world.run()
     assert world.trained() == 0
+
+
+def test_two_drivers_of_one_run_in_two_folders_are_one_too_many(world: World) -> None:
+    elsewhere = world.folder / "elsewhere"
+    elsewhere.mkdir()
+    with (
+        driving(world.yard(), "r1", elsewhere),
+        pytest.raises(RunBusy, match=r"r1: another process drives this run, in another folder than .*/r1;"),
+    ):
+        world.run()
+    assert (states(world), world.trained()) == ([], 0)
+    with driving(world.yard(), "r2", elsewhere):
+        assert world.run()["status"] == "artifacts_ready"
 
 
 def test_progress_is_derived_and_never_goes_back(world: World) -> None:

@@ -28,7 +28,7 @@ class Judge(Prover):
     def __init__(self, folder: Path, wanted: float, *, usd: float = 0.0) -> None:
         self.folder, self.wanted, self.usd = folder, wanted, usd
 
-    def prove(self, training: Training, told: Told) -> Proof:
+    def prove(self, training: Training, weights: str, told: Told) -> Proof:
         place = self.folder / f"certificate-{training.iteration}"
         place.mkdir(exist_ok=True)
         lost = {"pairwise_losses": ["b"], "critical": {"new_failures": ["a"]}}
