@@ -71,7 +71,7 @@ class TestBFBO(SearcherContract):
     """Confidence bounds, penalised around running trials."""
 
     algorithm = "bfbo"
-    trials = 14
+    trials = 18
 
 
 class TestHybrid(SearcherContract):

@@ -6,8 +6,8 @@ A point gives every dimension of a space one coordinate, those of inactive param
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 #: A float, an integer, or the JSON text of a choice.
 Coordinate = float | int | str
@@ -29,3 +29,7 @@ class Dimension:
     log: bool = False
     # JSON texts of what may be chosen, in the order given.
     choices: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The dimension as a JSON value."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}

@@ -22,7 +22,7 @@ from modelyard.tuning.dimensions import Point
 from modelyard.tuning.result import comparable
 from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.study import Stored, read_stored
-from modelyard.tuning.trial import Constraint, Objective, Trial, TrialState
+from modelyard.tuning.trial import Constraint, Direction, Objective, Trial, TrialState, sign_of
 
 #: Of the trials that were left out, how many reasons are told.
 _REASONS = 3
@@ -133,9 +133,8 @@ def gathered(warm: WarmStart, sought: Sought) -> Earlier:
         usable, why_not = _usable(stored, sought, constraints=warm.inform)
         left = f"; left out: {_reasons(why_not)}" if why_not else ""
         told.append(f"{name}: {len(usable)} trials{left}")
-        named = [(trial, f"{name}/{number}") for number, trial in usable]
-        ranked.append(_ranked(named, _first_objective(stored)))
-        found += [trial for trial, _ in named]
+        ranked.append(_ranked(usable, name, stored.directions[0]))
+        found += usable
     first = _distinct(_in_turns(ranked), besides=sought.given)[: warm.first]
     if not found or len(first) < warm.first:
         raise TuneError(
@@ -203,10 +202,8 @@ def _phrase(objectives: Iterable[Sequence[str]]) -> str:
     return " and ".join(f"{direction} the {take} {metric}" for metric, direction, take in objectives)
 
 
-def _usable(
-    stored: Stored, sought: Sought, *, constraints: bool
-) -> tuple[list[tuple[int, Trial]], list[str]]:
-    """Trials with their points in the present space by their old numbers; and why others are not."""
+def _usable(stored: Stored, sought: Sought, *, constraints: bool) -> tuple[list[Trial], list[str]]:
+    """Trials with their points in the present space; and why others are not."""
     complete = [(t, values) for t, values in stored.trials if t.state is TrialState.COMPLETE]
     largest = max((trial.budget or 0 for trial, _ in complete), default=0)
     usable, why_not = [], []
@@ -221,11 +218,7 @@ def _usable(
         except ValueError as error:
             why_not.append(str(error))
             continue
-        kept = Trial(
-            number=trial.number, point=point, source=trial.source, state=trial.state, budget=trial.budget,
-            values=trial.values, curve=trial.curve, excess=trial.excess,
-        )  # fmt: skip
-        usable.append((trial.number, kept))
+        usable.append(replace(trial, point=point))
     return usable, why_not
 
 
@@ -236,18 +229,10 @@ def _reasons(why_not: Sequence[str]) -> str:
     return f"{len(why_not)} ({'; '.join(shown[:_REASONS])}{more})"
 
 
-def _first_objective(stored: Stored) -> Objective:
-    return Objective(metric="", direction=stored.directions[0])
-
-
-def _ranked(named: Sequence[tuple[Trial, str]], objective: Objective) -> list[tuple[Point, str]]:
-    """Those that may be called best, the best first."""
-    allowed = {trial.number for trial in comparable([trial for trial, _ in named])}
-    best = sorted(
-        (pair for pair in named if pair[0].number in allowed),
-        key=lambda pair: (objective.sign * (pair[0].value or 0.0), pair[0].number),
-    )
-    return [(trial.point, whose) for trial, whose in best]
+def _ranked(trials: Sequence[Trial], study: str, direction: Direction) -> list[tuple[Point, str]]:
+    """Those that may be called best, the best first, each with the study and its number there."""
+    best = sorted(comparable(trials), key=lambda t: (sign_of(direction) * (t.value or 0.0), t.number))
+    return [(trial.point, f"{study}/{trial.number}") for trial in best]
 
 
 def _in_turns(ranked: Sequence[Sequence[tuple[Point, str]]]) -> list[tuple[Point, str]]:

@@ -8,7 +8,7 @@ its jobs cannot be seen from here, until a person gives them up.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from modelyard.tuning.drivers import BEAT_S, Drivers
@@ -46,9 +46,9 @@ class Others:
         owner = self.owner(trial)
         return owner == self.driver or self.drivers.is_gone(owner)
 
-    def work(self) -> bool:
-        """Whether a driver that lives has a running trial."""
-        owners = {self.owner(trial) for trial in self.study.trials() if not trial.state.final}
+    def work(self, trials: Iterable[Trial]) -> bool:
+        """Whether a driver that lives has one of these running trials."""
+        owners = {self.owner(trial) for trial in trials}
         return any(self.drivers.lives(owner, self.study.silent_s(owner)) for owner in owners)
 
     def wait(self, given_up: Callable[[], bool], *, ended: int, poll_s: float) -> bool:
@@ -62,10 +62,11 @@ class Others:
             poll_s: Seconds between two looks.
         """
         while not given_up():
-            running = [trial for trial in self.study.trials() if not trial.state.final]
-            if self._count_ended() != ended or any(map(self.is_orphan, running)):
+            trials = self.study.trials()
+            running = [trial for trial in trials if not trial.state.final]
+            if len(trials) - len(running) != ended or any(map(self.is_orphan, running)):
                 return True
-            if not self.work():
+            if not self.work(running):
                 return False
             self.beat()
             time.sleep(poll_s)
@@ -82,6 +83,3 @@ class Others:
                 heard = "never heard of" if silent_s is None else f"last heard of {silent_s / 60:.0f} min ago"
                 why = f"given up: its tuner in another yard ({owner}) was {heard}"
                 self.study.tell(trial.number, Ended(state=TrialState.FAILED, why=why, cause="abandoned"))
-
-    def _count_ended(self) -> int:
-        return sum(trial.state.final for trial in self.study.trials())

@@ -5,7 +5,6 @@ Nothing is written before all of it has passed.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,14 +15,13 @@ from typing import Any
 import yaml
 
 from modelyard.core.errors import TuneError
-from modelyard.core.faults import Faults, Section
-from modelyard.core.plugins import load_plugin
+from modelyard.core.faults import Faults
 from modelyard.jobs.backend import Backend
 from modelyard.jobs.plan import Plan, check_machine
 from modelyard.tuning.document import TuneDeclaration
 from modelyard.tuning.search import Limits, Search
 from modelyard.tuning.searcher import Host, Rungs, Searcher, SearcherSettings
-from modelyard.tuning.searchers.algorithm import Algorithm
+from modelyard.tuning.searchers.algorithm import algorithm_of
 from modelyard.tuning.searchers.median import MedianRule, MedianStopping
 from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.trial import Objective
@@ -44,7 +42,7 @@ def prepare(
         TuneError: The algorithm cannot do what is asked, or a library is missing.
         PluginError: There is no such algorithm.
     """
-    run_dir, algorithm = runs_dir / declaration.name, _algorithm(declaration.algorithm)
+    run_dir, algorithm = runs_dir / declaration.name, algorithm_of(declaration.algorithm)
     settings = _settings(
         declaration.space, declaration.objectives, limits=declaration.limits, rungs=declaration.rungs
     )
@@ -54,12 +52,11 @@ def prepare(
         space=declaration.space, metrics=tuple(each.metric for each in declaration.objectives),
         given=1 + len(declaration.starts) + (0 if warm is None else warm.first),
     )  # fmt: skip
-    searcher = _configured(algorithm, declaration.options, replace(settings, host=host))
+    searcher = algorithm.configured(declaration.options, replace(settings, host=host), file="options")
     if declaration.median is not None:
         searcher = with_median(
             searcher, declaration.median, algorithm=declaration.algorithm, objectives=declaration.objectives
         )
-    decisive = {k: v for k, v in declaration.options.items() if k not in algorithm.changeable}
     workload = declaration.workload
     identity = {
         "command": [
@@ -70,7 +67,7 @@ def prepare(
             str(workload.config),
             workload.specification,
         ],
-        "algorithm": [declaration.algorithm, decisive],
+        "algorithm": [declaration.algorithm, algorithm.decisive(declaration.options)],
         "seed": declaration.limits.seed,
         "stop": None if declaration.median is None else asdict(declaration.median),
     }
@@ -93,7 +90,7 @@ def with_median(
     Raises:
         TuneError: The algorithm judges or promotes trials itself, or there are several objectives.
     """
-    if _algorithm(algorithm).rungs:
+    if algorithm_of(algorithm).rungs:
         raise TuneError(
             f"{algorithm}: it judges trials at its rungs itself; leave stop: median out, or use tpe"
         )
@@ -114,14 +111,7 @@ def make_searcher(
         PluginError: There is no such algorithm.
     """
     settings = _settings(space, objectives, limits=limits, rungs=rungs)
-    return _configured(_algorithm(name), options, settings)
-
-
-def _algorithm(name: str) -> Algorithm:
-    if importlib.util.find_spec("optuna") is None:
-        raise TuneError("tuning needs optuna; pip install 'modelyard[tune]'")
-    algorithm: Algorithm = load_plugin("modelyard.tuners", name)
-    return algorithm
+    return algorithm_of(name).configured(options, settings, file="options")
 
 
 def _settings(
@@ -131,15 +121,6 @@ def _settings(
         dimensions=space.dimensions, directions=tuple(each.direction for each in objectives),
         seed=limits.seed, parallel=limits.parallel, rungs=rungs, default=space.default(),
     )  # fmt: skip
-
-
-def _configured(algorithm: Algorithm, options: Mapping[str, Any], settings: SearcherSettings) -> Searcher:
-    faults = Faults(file="options")
-    section = Section(dict(options), faults=faults)
-    read = algorithm.options(section)
-    section.close()
-    faults.raise_if_any()
-    return algorithm(replace(settings, options=read))
 
 
 def preflight(search: Search, backend: Backend, environment: Mapping[str, str]) -> None:

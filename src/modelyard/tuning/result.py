@@ -30,7 +30,7 @@ class TuneResult:
 
 def comparable(trials: Sequence[Trial]) -> list[Trial]:
     """The trials that may be called best: complete, feasible, of the largest budget that any of them had."""
-    complete = [t for t in trials if t.state is TrialState.COMPLETE and all(e <= 0 for e in t.excess)]
+    complete = [t for t in trials if t.state is TrialState.COMPLETE and t.feasible]
     largest = max((t.budget or 0 for t in complete), default=0)
     return [t for t in complete if (t.budget or 0) == largest]
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from modelyard.core.failpoints import failpoint
+from modelyard.core.redaction import scrubbed, secret_values
 from modelyard.jobs.backend import Backend
 from modelyard.jobs.job import JobState
 from modelyard.jobs.progress import StepProgress, StepStatus
@@ -56,6 +57,8 @@ class Surroundings:
     note: Callable[[Trial], None]
     # What the searcher knows from earlier studies.
     earlier: Earlier = Earlier()
+    # What the commands of trials may see, secrets among it.
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class RunningTrials:
@@ -72,6 +75,9 @@ class RunningTrials:
         # How many trials had ended when the searcher asked to wait; None where it did not.
         self._waits_since: int | None = None
         self.runner: Runner  # set before the first question
+        # Values of secrets that the trials begun so far may print; the runner looks here at each end.
+        self.hidden: list[str] = []
+        self._secrets: set[str] = set()
         # Why nothing more is proposed: budget | target | triage | lost; empty while something is.
         self.closing = ""
         self.triage: Triage | None = None
@@ -186,6 +192,8 @@ class RunningTrials:
     def _begin(self, trial: Trial) -> Step:
         step = self._step(trial)
         self._open[trial.number] = _Open(step=step)
+        self._secrets.update(step.secrets)
+        self.hidden[:] = secret_values(self._around.environment, self._secrets)
         return step
 
     def _step(self, trial: Trial) -> Step:
@@ -283,7 +291,9 @@ class RunningTrials:
     def _settle(self, number: int, own: _Open, item: StepProgress) -> None:
         """Record how a trial ended."""
         failpoint("tuner.before_tell")
-        if not self._study.tell(number, self._how_it_ended(number, own, item)):
+        ended = self._how_it_ended(number, own, item)
+        why = scrubbed(ended.why, self.hidden)  # it may quote what the command printed
+        if not self._study.tell(number, replace(ended, why=why)):
             return
         failpoint("tuner.after_tell")
         self._settled.append(number)

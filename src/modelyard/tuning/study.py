@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modelyard.core.digests import digest_json
 from modelyard.core.errors import TuneError
 from modelyard.core.locks import held
 from modelyard.tuning.dimensions import Dimension
@@ -53,7 +54,7 @@ class Study:
             storage=self._storage, study_name=name, directions=list(directions), load_if_exists=True,
             sampler=optuna.samplers.RandomSampler(), pruner=optuna.pruners.NopPruner(),  # never asked
         )  # fmt: skip
-        found = [direction.name.lower() for direction in self._study.directions]
+        found = [_direction(each.name) for each in self._study.directions]
         if found != list(directions):
             self.close()
             raise TuneError(
@@ -148,6 +149,14 @@ class Study:
     def remembered(self, name: str) -> Any:
         """What `remember` kept under this name; None where nothing is."""
         return self._study.user_attrs.get(name)
+
+    def identify(self, own: Mapping[str, Any]) -> list[str]:
+        """Keep what the study is of when it begins; later, the names of what is another now."""
+        known = self.remembered("identity")
+        if known is None:
+            self.remember("identity", own)
+            known = own
+        return [name for name in own if digest_json(own[name]) != digest_json(known.get(name))]
 
     def beat(self, driver: str) -> None:
         """Let it be known that a driver is at work."""

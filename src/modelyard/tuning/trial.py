@@ -16,6 +16,11 @@ from modelyard.tuning.dimensions import Point
 Direction = Literal["minimize", "maximize"]
 
 
+def sign_of(direction: Direction) -> float:
+    """What a value is multiplied by so that less is better."""
+    return 1.0 if direction == "minimize" else -1.0
+
+
 class TrialState(StrEnum):
     """Where a trial stands; the last three are final. PRUNED was stopped for being bad, and has a curve."""
 
@@ -42,7 +47,7 @@ class Objective:
     @property
     def sign(self) -> float:
         """What a value is multiplied by so that less is better."""
-        return 1.0 if self.direction == "minimize" else -1.0
+        return sign_of(self.direction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +104,16 @@ class Trial:
     def value(self) -> float | None:
         """The first objective's value; None unless COMPLETE."""
         return self.values[0] if self.values else None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is a new configuration of its study; a retry takes the place of what failed."""
+        return self.number >= 0 and self.parent is None and self.source != "retry"
+
+    @property
+    def feasible(self) -> bool:
+        """Whether no constraint is exceeded, as far as they were measured."""
+        return all(part <= 0 for part in self.excess)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

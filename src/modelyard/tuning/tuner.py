@@ -13,11 +13,10 @@ last is in the study's storage and in the yard's journal: whoever opens the stud
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from os import getpid
 from typing import Any
 
-from modelyard.core.digests import digest_json
 from modelyard.core.errors import TuneError
 from modelyard.core.files import write_json
 from modelyard.core.journal import Draft
@@ -27,10 +26,9 @@ from modelyard.jobs.progress import entries_of_run
 from modelyard.jobs.runner import RunName, Runner, RunnerOptions
 from modelyard.jobs.step import Step
 from modelyard.runs.directory import Lease, RunDirectory, create_run
-from modelyard.runs.execution import Outcome, stop_requests
+from modelyard.runs.execution import Outcome, hidden_values, stop_requests
 from modelyard.runs.yard import Yard
 from modelyard.tuning.confirmation import Pair, confirmation_plan, confirmed
-from modelyard.tuning.dimensions import Dimension
 from modelyard.tuning.drivers import Drivers
 from modelyard.tuning.earlier import Earlier, Sought, gathered, read_earlier
 from modelyard.tuning.others import Others
@@ -47,11 +45,22 @@ class Tuner:
 
     def __init__(
         self, search: Search, *, yard: Yard, backend: Backend, hooks: Hooks | None = None,
-        abandon_foreign: bool = False,
+        environment: Mapping[str, str] | None = None, abandon_foreign: bool = False,
     ) -> None:  # fmt: skip
-        """`abandon_foreign` gives up trials of other yards whose drivers were not heard of for long."""
+        """One over a study in a yard.
+
+        Args:
+            search: What is searched, and how.
+            yard: Where everything is recorded.
+            backend: What runs trials.
+            hooks: What is told.
+            environment: What the backend's commands see, so that no secret in it is recorded; None: this
+                process's.
+            abandon_foreign: Gives up trials of other yards whose drivers were not heard of for long.
+        """
         self._search, self._yard, self._backend = search, yard, backend
         self._hooks, self._abandon = hooks or Hooks(), abandon_foreign
+        self._environment = os.environ if environment is None else environment
 
     def run(self) -> TuneResult:
         """Search until the limits are reached or a stop is asked for.
@@ -80,7 +89,7 @@ class Tuner:
                     others.abandon_foreign()
                 around = Surroundings(
                     study=self._study, backend=self._backend, others=others, hooks=self._hooks,
-                    note=self._note_trial, earlier=earlier,
+                    note=self._note_trial, earlier=earlier, environment=self._environment,
                 )  # fmt: skip
                 self._trials = RunningTrials(search, around)
                 return self._run(directory, alone=driver.endswith(":0"))
@@ -92,7 +101,7 @@ class Tuner:
             directory.cancel_path.unlink(missing_ok=True)
         lease = Lease(directory.path / "lease.json")
         lease.renew()
-        self._note("run.started", {"pid": getpid()})
+        self._note("run.started", {"pid": os.getpid()})
         self._catch_up()
         self._hooks.opened(sum(trial.state.final for trial in self._study.trials()))
         try:
@@ -121,6 +130,7 @@ class Tuner:
             options=RunnerOptions(
                 continue_on_error=True, again=False, observe=trials.observe, tick_s=poll_s,
                 stop=asked, inherit=trials.inherit, grow=self._grow, settled=trials.look,
+                hidden=trials.hidden,
             ),
         )  # fmt: skip
 
@@ -142,10 +152,13 @@ class Tuner:
             return ""
         if (known.get("trial"), known.get("wanted")) == (best.number, search.confirm_seeds):
             return ""
+        plan = confirmation_plan(search, Pair(best=best, default=default))
         runner = Runner(
-            confirmation_plan(search, Pair(best=best, default=default)), backend=self._backend,
-            journal=self._yard.journal, name=self._run_name(),
-            options=RunnerOptions(continue_on_error=True, stop=asked, tick_s=search.limits.poll_s),
+            plan, backend=self._backend, journal=self._yard.journal, name=self._run_name(),
+            options=RunnerOptions(
+                continue_on_error=True, stop=asked, tick_s=search.limits.poll_s,
+                hidden=hidden_values(plan, self._environment),
+            ),
         )  # fmt: skip
         progress = runner.run()
         if runner.stopped:
@@ -190,16 +203,12 @@ class Tuner:
         """Refuse to go on with a study of another space or command."""
         search = self._search
         own = {
-            "dimensions": [_dimension_record(each) for each in search.space.dimensions],
+            "dimensions": [each.record() for each in search.space.dimensions],
             "objectives": [[each.metric, each.direction, each.take] for each in search.objectives],
             "warm_start": None if search.warm_start is None else search.warm_start.record(),
             **search.identity,
         }
-        known = self._study.remembered("identity")
-        if known is None:
-            self._study.remember("identity", own)
-            known = own
-        changed = [name for name in own if digest_json(own[name]) != digest_json(known.get(name))]
+        changed = self._study.identify(own)
         if changed:
             raise TuneError(
                 f"{search.name}: the study was begun with another {' and '.join(changed)}; "
@@ -251,7 +260,3 @@ def sought(search: Search) -> Sought:
         space=search.space, objectives=search.objectives, constraints=search.constraints, given=given,
         curves=search.rungs is not None,
     )  # fmt: skip
-
-
-def _dimension_record(dimension: Dimension) -> dict[str, Any]:
-    return {name: getattr(dimension, name) for name in Dimension.__dataclass_fields__}

@@ -159,7 +159,9 @@ def test_what_was_taken_is_stored_exactly(tmp_path):
 
 # -- what algorithms do with it ------------------------------------------------------------------------
 
-ALGORITHMS = ("random", "tpe", "cmaes", "nsga2", "asha", "hyperband", "hyperband_es", "bohb", "dehb", "pbt")
+PROMOTING = ("asha", "hyperband", "hyperband_es", "bohb", "dehb", "pbt")
+STOPPING = tuple(name for name in PROMOTING if name != "pbt")
+ALGORITHMS = ("random", "tpe", "cmaes", "nsga2", *PROMOTING)
 _AT = ({"x": -3.1, "y": 0.06}, {"x": 4.0, "y": 1e-3}, {"x": 9.0, "y": 0.9}, {"x": -2.8, "y": 0.04})
 
 
@@ -202,11 +204,10 @@ def made(algorithm, *, promote=True, **options):
     )
 
 
-@pytest.mark.parametrize("promote", [True, False])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("algorithm", "promote"), [(name, True) for name in ALGORITHMS] + [(name, False) for name in STOPPING]
+)
 def test_nothing_goes_on_from_earlier_trials_and_they_have_no_place_at_a_rung(algorithm, promote):
-    if algorithm == "pbt" and not promote:
-        promote = True
     study = SimulatedStudy(
         Informed(made(algorithm, promote=promote), earlier_trials(40)),
         Simulation(curve=lambda p, s: hill(p) + 1 - s / 27, steps=27, parallel=2, failing=0.2, seed=1),
@@ -214,6 +215,7 @@ def test_nothing_goes_on_from_earlier_trials_and_they_have_no_place_at_a_rung(al
     trials = study.run(trials=40)
     assert len(trials) == 40
     assert all(trial.parent is None or trial.parent >= 0 for trial in trials)
+    assert any(trial.parent is not None for trial in trials) is (promote and algorithm in PROMOTING)
     if algorithm in ("hyperband", "hyperband_es", "bohb"):  # the first bracket begins at its beginning
         first = [t.notes["hyperband"] for t in trials if t.parent is None][:27]
         assert first == [{"cycle": 0, "bracket": 3}] * 27

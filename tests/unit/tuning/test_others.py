@@ -60,18 +60,18 @@ def heard(study, driver, *, ago_s):
 def test_a_driver_of_this_yard_is_known_by_its_lock(others, study):
     with others.drivers.join() as other:
         trial = added(study, other)
-        assert others.work() and not others.is_orphan(trial) and others.is_near(trial)
-    assert not others.work() and others.is_orphan(trial)
+        assert others.work([trial]) and not others.is_orphan(trial) and others.is_near(trial)
+    assert not others.work([trial]) and others.is_orphan(trial)
 
 
 def test_a_driver_of_another_yard_is_known_by_when_it_was_heard_of(others, study):
     trial = added(study, FOREIGN)
     assert not others.is_near(trial) and not others.is_orphan(trial)
-    assert study.silent_s(FOREIGN) is None and not others.work()
+    assert study.silent_s(FOREIGN) is None and not others.work([trial])
     heard(study, FOREIGN, ago_s=SILENCE_S - 60)
-    assert others.work() and study.silent_s(FOREIGN) == pytest.approx(SILENCE_S - 60, abs=30)
+    assert others.work([trial]) and study.silent_s(FOREIGN) == pytest.approx(SILENCE_S - 60, abs=30)
     heard(study, FOREIGN, ago_s=SILENCE_S + 60)
-    assert not others.work()
+    assert not others.work([trial])
 
 
 def test_a_driver_lets_itself_be_heard_of_now_and_then(others, study):

@@ -87,6 +87,44 @@ def jobs(yard, name="one"):
     ]  # fmt: skip
 
 
+# -- secrets -------------------------------------------------------------------------------------------
+
+#: What a training prints of a secret, and the reason that is then told: an error, a line with no sure value.
+TELLING = {
+    "sys.exit('ValueError: ' + os.environ['BADGE'])": "ValueError: [redacted]",
+    "print('loss (' + os.environ['BADGE'] + ') = much')": "in doubt was: loss ([redacted]) = much",
+}
+
+
+@pytest.mark.parametrize("job", TELLING)
+def test_a_secret_that_a_trial_prints_is_recorded_nowhere_but_in_its_log(
+    tune, tmp_path, yard, monkeypatch, job
+):
+    """Only the declaration says that it is one; the study and the journal tell the rest of the line."""
+    monkeypatch.setenv("BADGE", "planted-7f3a")
+    result = tune(command=script(tmp_path, job), space=X, metric="loss", secrets=["BADGE"], trials=1)
+    (trial,) = result.trials
+    assert trial.state is FAILED and TELLING[job] in trial.why
+    noted = [e.data["why"] for e in yard.journal.read() if e.kind == "study.trial"]
+    assert noted == [trial.why]
+    holding = {
+        path.name for path in yard.root.rglob("*") if path.is_file() and b"planted" in path.read_bytes()
+    }
+    assert holding in ({"stdout.log"}, {"stderr.log"})
+
+
+def test_a_secret_that_a_confirmation_prints_is_not_recorded_either(tune, tmp_path, yard, monkeypatch):
+    monkeypatch.setenv("BADGE", "planted-7f3a")
+    job = "sys.argv[2] == '0' or sys.exit('ValueError: ' + os.environ['BADGE']); print('loss:', x)"
+    result = tune(
+        command=script(tmp_path, job) + " {seed}", space=X, metric="loss", secrets=["BADGE"], trials=2,
+        start=[{"x": 0.1}], confirm_seeds=1,
+    )  # fmt: skip
+    assert states(result) == [COMPLETE] * 2
+    details = [job["detail"] for job in jobs(yard) if job["step"].startswith("confirm/")]
+    assert len(details) == 2 and all("ValueError: [redacted]" in detail for detail in details)
+
+
 # -- constraints ---------------------------------------------------------------------------------------
 
 SIZE = "print(json.dumps({'loss': x, 'size_mb': 10 * (1 - x), 'step': 1}))"

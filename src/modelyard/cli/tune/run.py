@@ -81,7 +81,10 @@ def command(
         _set_aside(search.run_dir)
     yard = open_yard(yard_dir, create=True)
     with _shown(search, quiet=as_json) as hooks:
-        tuner = Tuner(search, yard=yard, backend=opened, hooks=hooks, abandon_foreign=abandon)
+        tuner = Tuner(
+            search, yard=yard, backend=opened, hooks=hooks, environment=execution.environment,
+            abandon_foreign=abandon,
+        )  # fmt: skip
         result = tuner.run()
     _tell(result, search, as_json=as_json)
     sys.exit(EXIT_STATUS[result.outcome])

@@ -51,7 +51,7 @@ def trial_line(trial: Trial, assignments: Mapping[str, Any], *, best: bool = Fal
     values = " ".join(f"{value:.6g}" for value in trial.values or ())
     standing = values or trial.state.value.lower()
     told = trial.why if trial.values is None and trial.why else shown_assignments(assignments)
-    broken = "  breaks a constraint" if any(each > 0 for each in trial.excess) else ""
+    broken = "" if trial.feasible else "  breaks a constraint"
     source = "" if trial.source in ("", "optuna") else f"  ({trial.source})"
     mark = "  best so far" if best else ""
     return f"trial {trial.number:<4} {standing:<12} {told}{source}{broken}{mark}"

@@ -20,7 +20,7 @@ from modelyard.tuning.searchers.scaling import inside, nearest, place
 from modelyard.tuning.spaces.domains import Choices, Domain, Vector, Weighted, same
 from modelyard.tuning.spaces.scalars import Ordered, Range
 from modelyard.tuning.spaces.space import Parameter, Space
-from modelyard.tuning.trial import Direction, Trial, TrialState
+from modelyard.tuning.trial import Direction, Trial, TrialState, sign_of
 
 #: So many trials are told: the best, the latest, those that failed last, those that run.
 _BEST, _LATEST, _FAILED, _RUNNING = 5, 20, 5, 20
@@ -152,7 +152,7 @@ def answer_schema(space: Space) -> dict[str, Any]:
 
 
 def _document(outline: Outline, trials: Sequence[Trial], number: int, *, latest: int) -> dict[str, Any]:
-    space, sign = outline.space, 1.0 if outline.direction == "minimize" else -1.0
+    space, sign = outline.space, sign_of(outline.direction)
     done = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     failed = [trial for trial in trials if trial.state is TrialState.FAILED]
     running = [trial for trial in trials if trial.state is TrialState.RUNNING]

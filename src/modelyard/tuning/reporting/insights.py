@@ -153,7 +153,7 @@ def costs(view: StudyView) -> dict[int, float]:
     found = {t.number: view.objectives[0].sign * (t.value or 0.0) for t in counted(view)}
     continued = {each.trial.parent for each in view.trials}
     for trial in (each.trial for each in view.trials):
-        lost = trial.state in (TrialState.PRUNED, TrialState.COMPLETE) and all(e <= 0 for e in trial.excess)
+        lost = trial.state in (TrialState.PRUNED, TrialState.COMPLETE) and trial.feasible
         if lost and trial.number not in continued:
             found.setdefault(trial.number, math.inf)
     return found

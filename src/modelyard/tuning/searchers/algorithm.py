@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from modelyard.core.errors import TuneError
-from modelyard.core.faults import Section
+from modelyard.core.faults import Faults, Section
+from modelyard.core.plugins import load_plugin
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 
 #: Options of an algorithm by name.
@@ -51,3 +53,36 @@ class Algorithm:
                 "say how many steps a trial has, or use tpe"
             )
         return self.make(settings)
+
+    def configured(self, options: Mapping[str, object], settings: SearcherSettings, *, file: str) -> Searcher:
+        """A searcher with these settings and the options of a file.
+
+        Raises:
+            DocumentError: An option is unknown or out of range.
+            TuneError: As when it is called.
+        """
+        faults = Faults(file=file)
+        section = Section(dict(options), faults=faults)
+        read = self.options(section)
+        section.close()
+        faults.raise_if_any()
+        return self(replace(settings, options=read))
+
+    def decisive(self, options: Mapping[str, object]) -> dict[str, object]:
+        """Those of the options that make another study when they are changed."""
+        return {name: value for name, value in options.items() if name not in self.changeable}
+
+
+def algorithm_of(name: str) -> Algorithm:
+    """The algorithm of this name.
+
+    Raises:
+        TuneError: It is something else, or Optuna is not installed.
+        PluginError: There is none.
+    """
+    if find_spec("optuna") is None:
+        raise TuneError("tuning needs optuna; pip install 'modelyard[tune]'")
+    found: Algorithm = load_plugin("modelyard.tuners", name)
+    if not isinstance(found, Algorithm):
+        raise TuneError(f"{name}: is no algorithm of a search; name another")
+    return found

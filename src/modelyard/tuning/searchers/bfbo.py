@@ -18,8 +18,8 @@ from modelyard.tuning.dimensions import Dimension
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
 from modelyard.tuning.searchers.botorch import START, BoTorchSearcher
-from modelyard.tuning.searchers.optuna_samplers import signs, start_option
-from modelyard.tuning.trial import Trial, TrialState
+from modelyard.tuning.searchers.optuna_samplers import start_option
+from modelyard.tuning.trial import Trial, TrialState, sign_of
 
 #: The bound at first, by how much it falls with every complete trial, and where it ends.
 _KAPPA, _FALL, _LEAST = 2.0, 0.95, 0.5
@@ -32,11 +32,12 @@ class PenalisingSearcher(BoTorchSearcher):
         """See `BoTorchSearcher.best_place`."""
         from modelyard.tuning.searchers.penalisation import least_crowded
 
-        (sign,) = signs(self.settings.directions)
+        (direction,) = self.settings.directions
         complete = sum(trial.state is TrialState.COMPLETE for trial in trials)
         return least_crowded(
-            dimensions, trials, sign=sign, kappa=kappa(complete), seed=seed, conditions=self.conditions
-        )
+            dimensions, trials, sign=sign_of(direction), kappa=kappa(complete), seed=seed,
+            conditions=self.conditions,
+        )  # fmt: skip
 
 
 def kappa(complete: int) -> float:

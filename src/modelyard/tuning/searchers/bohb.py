@@ -32,7 +32,7 @@ from modelyard.tuning.searchers.density import Density
 from modelyard.tuning.searchers.halving import HyperbandSearcher, configurations
 from modelyard.tuning.searchers.optuna_samplers import RANDOM, trial_seed
 from modelyard.tuning.searchers.scaling import coordinate, fixed, inside, nearest, place
-from modelyard.tuning.trial import Proposal, Trial, TrialState
+from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
 
 Floats = NDArray[np.float64]
 _TOP_PERCENT, _SAMPLES, _RANDOM, _WIDER, _BANDWIDTH = 15, 64, 1 / 3, 3.0, 0.05
@@ -63,7 +63,7 @@ class DensityPoints:
         self._random = float(options.get("random", _RANDOM))
         self._wider = float(options.get("wider", _WIDER))
         self._bandwidth = float(options.get("least_bandwidth", _BANDWIDTH))
-        self._sign = 1.0 if settings.directions[0] == "minimize" else -1.0
+        self._sign = sign_of(settings.directions[0])
         self._points = RANDOM(replace(settings, options=(), rungs=None))
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:

@@ -13,9 +13,9 @@ from modelyard.tuning.dimensions import Coordinate, Dimension, Point
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm
 from modelyard.tuning.searchers.conditions import conditions
-from modelyard.tuning.searchers.optuna_samplers import instructive, signs, start_option, trial_seed
+from modelyard.tuning.searchers.optuna_samplers import instructive, start_option, trial_seed
 from modelyard.tuning.searchers.scaling import at_place, fixed, inside, sobol_point
-from modelyard.tuning.trial import Proposal, Trial, TrialState
+from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
 
 START = 5
 _MOST_COMPLETE, _MOST_PENDING = 200, 64
@@ -29,7 +29,7 @@ class BoTorchSearcher:
         self._fixed = fixed(settings.dimensions)
         self._free = tuple(each for each in settings.dimensions if each.name not in self._fixed)
         self._start = int(str(dict(settings.options).get("start", START)))
-        self._signs = signs(settings.directions)
+        self._signs = tuple(map(sign_of, settings.directions))
         self.conditions = conditions(settings, self._free)
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:

@@ -31,7 +31,7 @@ from modelyard.tuning.searchers.algorithm import Algorithm, Options
 from modelyard.tuning.searchers.brackets import Rung, bracket, most_halvings
 from modelyard.tuning.searchers.optuna_samplers import trial_seed
 from modelyard.tuning.searchers.scaling import even, fixed, inside, place, size
-from modelyard.tuning.trial import Proposal, Trial, TrialState
+from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
 
 Floats = NDArray[np.float64]
 _NOTE = "dehb"
@@ -71,7 +71,7 @@ class EvolutionSearcher:
         self._factor = float(options.get("factor", _FACTOR))
         self._crossover = float(options.get("crossover", _CROSSOVER))
         self._rounds = options.get("cycles")
-        self._sign = 1.0 if settings.directions[0] == "minimize" else -1.0
+        self._sign = sign_of(settings.directions[0])
         self._fixed = fixed(settings.dimensions)
         self._free = tuple(each for each in settings.dimensions if each.name not in self._fixed)
         self._sizes = population_sizes(self._rungs)

@@ -26,7 +26,7 @@ from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm
 from modelyard.tuning.searchers.optuna_samplers import trial_seed
 from modelyard.tuning.searchers.scaling import coordinate, nearest, place, size
-from modelyard.tuning.trial import Proposal, Trial, TrialState
+from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
 
 _NOTE = "cmaes"
 #: Dimensions with more values than these are treated as numbers and rounded.
@@ -53,7 +53,7 @@ class CMAESSearcher:
         self._axes = _axes(settings.dimensions)
         # What the strategy was told, generation by generation, and the strategy after it.
         self._grown: tuple[tuple[Any, ...], CatCMAwM] | None = None
-        self._sign = 1.0 if settings.directions[0] == "minimize" else -1.0
+        self._sign = sign_of(settings.directions[0])
         self._free = bool(self._axes.numbers or self._axes.integers or self._axes.choices)
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:
@@ -84,7 +84,7 @@ class CMAESSearcher:
 
     def _start(self, trials: Sequence[Trial]) -> Point | None:
         """Around what the first strategy begins: the best of earlier studies, else the default."""
-        earlier = [t for t in trials if t.number < 0 and t.values and all(part <= 0 for part in t.excess)]
+        earlier = [t for t in trials if t.number < 0 and t.values and t.feasible]
         best = min(earlier, key=lambda t: (self._sign * (t.value or 0.0), t.number), default=None)
         return self._settings.default if best is None else best.point
 

@@ -70,7 +70,7 @@ def known(trials: Sequence[Trial]) -> Known:
     complete = of[TrialState.COMPLETE]
     return Known(
         complete=complete,
-        feasible=tuple(trial for trial in complete if all(part <= 0 for part in trial.excess)),
+        feasible=tuple(trial for trial in complete if trial.feasible),
         failed=of[TrialState.FAILED],
         running=of[TrialState.RUNNING],
     )

@@ -21,7 +21,7 @@ from modelyard.tuning.searcher import Rungs, Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
 from modelyard.tuning.searchers.brackets import Rung, Slot, bracket, levels, slot
 from modelyard.tuning.searchers.optuna_samplers import RANDOM, TPE
-from modelyard.tuning.trial import Proposal, Trial, TrialState
+from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
 
 _NOTE = "hyperband"
 
@@ -120,7 +120,7 @@ class HalvingSearcher:
     def __init__(self, settings: SearcherSettings) -> None:
         self._settings = settings
         self._rungs = settings.rungs or Rungs()
-        self._sign = 1.0 if settings.directions[0] == "minimize" else -1.0
+        self._sign = sign_of(settings.directions[0])
         self._options = dict(settings.options)
         self._points = (TPE if self._options.get("sampler") == "tpe" else RANDOM)(
             replace(settings, options=(), rungs=None)
@@ -205,7 +205,7 @@ class HyperbandSearcher(HalvingSearcher):
     def promotion(self, trials: Sequence[Trial]) -> tuple[Trial, int] | None:
         """Whom to promote, to which budget: from the earliest bracket that has somebody."""
         members = configurations(trials)
-        begun = sum(_new(each.trials[0]) for each in members)
+        begun = sum(each.trials[0].is_new for each in members)
         places = self._slots([each.trials[0] for each in members])
         full = slot(self._rungs, begun)
         brackets: dict[tuple[int, int], list[Configuration]] = {}
@@ -220,7 +220,7 @@ class HyperbandSearcher(HalvingSearcher):
 
     def beginning(self, trials: Sequence[Trial], number: int) -> Proposal | None:
         """A new configuration, with its bracket in the notes; None when all rounds are begun."""
-        place = slot(self._rungs, sum(_new(trial) for trial in trials))
+        place = slot(self._rungs, sum(trial.is_new for trial in trials))
         cycles = self._options.get("cycles")
         if cycles is not None and place.cycle >= int(str(cycles)):
             return None
@@ -252,13 +252,8 @@ class HyperbandSearcher(HalvingSearcher):
                 slot(self._rungs, begun) if note is None
                 else Slot(cycle=int(note["cycle"]), bracket=int(note["bracket"]))
             )  # fmt: skip
-            begun += _new(trial)
+            begun += trial.is_new
         return found
-
-
-def _new(trial: Trial) -> bool:
-    """Whether a trial is a new configuration of this study; a retry takes the place of what failed."""
-    return trial.number >= 0 and trial.parent is None and trial.source != "retry"
 
 
 def _furthest(configuration: Configuration) -> Trial:

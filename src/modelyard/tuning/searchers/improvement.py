@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
 from botorch.acquisition.logei import qLogNoisyExpectedImprovement
+from botorch.acquisition.multi_objective import logei
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
 from botorch.models.model import Model
 from botorch.models.model_list_gp_regression import ModelListGP
@@ -82,6 +83,9 @@ def _of_several(
     least = front.min(dim=0).values.tolist()  # what is on the front is not bad, however far away
     columns = [tamed(values[:, i].tolist(), least=least[i]) for i in range(len(signs))]
     model = ModelListGP(*(fitted(dimensions, trials.feasible, column) for column in columns))
+    # BoTorch would compile a faster kernel here, under a lock that a killed process leaves behind: every later
+    # search would wait for it without end.
+    logei._load_attempted = True
     improvement = qLogNoisyExpectedHypervolumeImprovement(
         model=model,
         ref_point=[min(column) for column in columns],

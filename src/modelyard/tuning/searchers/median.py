@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from modelyard.tuning.searcher import Searcher
-from modelyard.tuning.trial import Direction, Proposal, Trial, TrialState
+from modelyard.tuning.trial import Direction, Proposal, Trial, TrialState, sign_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class MedianStopping:
 
     def __init__(self, searcher: Searcher, rule: MedianRule, *, direction: Direction) -> None:
         self._searcher, self._rule = searcher, rule
-        self._sign = 1.0 if direction == "minimize" else -1.0
+        self._sign = sign_of(direction)
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:
         """What the other searcher proposes."""

@@ -31,7 +31,7 @@ from modelyard.tuning.searchers.optuna_conditions import ConditionalSampler
 from modelyard.tuning.searchers.scaling import fixed, inside, settled, sobol_point
 from modelyard.tuning.searchers.warping import warped
 from modelyard.tuning.study import distribution
-from modelyard.tuning.trial import Direction, Proposal, Trial, TrialState
+from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
 
 #: A Gaussian process looks at no more trials than these: its cost grows with their cube.
 _MOST_COMPLETE, _MOST_PENDING = 200, 32
@@ -137,7 +137,7 @@ class GaussianSearcher(OptunaSearcher):
         found = conditions(settings, free)
         if found is not None:
             self._sampler = lambda seed: ConditionalSampler(found, seed=seed)
-        self._start = start
+        self._start, self._signs = start, tuple(map(sign_of, settings.directions))
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:
         """See `Searcher.propose`."""
@@ -150,16 +150,14 @@ class GaussianSearcher(OptunaSearcher):
 
     def history(self, trials: Sequence[Trial]) -> list[FrozenTrial]:
         """As many trials as a Gaussian process can carry."""
-        kept = instructive(
-            trials, signs=signs(self._settings.directions), most=_MOST_COMPLETE, pending=_MOST_PENDING
-        )
+        kept = instructive(trials, signs=self._signs, most=_MOST_COMPLETE, pending=_MOST_PENDING)
         return super().history(self._warped(kept))
 
     def _warped(self, trials: Sequence[Trial]) -> list[Trial]:
         """Trials with the values that a model of one objective is shown."""
-        if len(self._settings.directions) > 1:
+        if len(self._signs) > 1:
             return list(trials)
-        (sign,) = signs(self._settings.directions)
+        (sign,) = self._signs
         measured = {
             trial.number: -sign * trial.values[0]
             for trial in trials
@@ -170,11 +168,6 @@ class GaussianSearcher(OptunaSearcher):
             replace(trial, values=(-sign * shown[trial.number],)) if trial.number in shown else trial
             for trial in trials
         ]
-
-
-def signs(directions: Sequence[Direction]) -> tuple[float, ...]:
-    """What the values of each objective are multiplied by so that less is better."""
-    return tuple(1.0 if direction == "minimize" else -1.0 for direction in directions)
 
 
 def instructive(trials: Sequence[Trial], *, signs: Sequence[float], most: int, pending: int) -> list[Trial]:
@@ -203,8 +196,9 @@ def _ranked(complete: Sequence[Trial], signs: Sequence[float]) -> list[Trial]:
         worse = costs[:, 0]
     else:
         worse = np.array([((costs <= one).all(axis=1) & (costs < one).any(axis=1)).sum() for one in costs])
-    broken = [max(trial.excess, default=0.0) > 0 for trial in complete]
-    return [complete[i] for i in sorted(range(len(complete)), key=lambda i: (broken[i], worse[i]))]
+    return [
+        complete[i] for i in sorted(range(len(complete)), key=lambda i: (not complete[i].feasible, worse[i]))
+    ]
 
 
 class _History(InMemoryStorage):

@@ -29,7 +29,7 @@ from modelyard.tuning.searcher import Rungs, Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
 from modelyard.tuning.searchers.optuna_samplers import RANDOM, trial_seed
 from modelyard.tuning.searchers.scaling import coordinate, nearest, place, size
-from modelyard.tuning.trial import Proposal, Trial, TrialState
+from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
 
 _NOTE = "pbt"
 _POPULATION, _QUANTILE, _FACTOR, _RESAMPLE = 10, 0.2, 1.2, 0.25
@@ -108,7 +108,7 @@ class PopulationSearcher:
         self._exploration = Exploration(
             factor=float(options.get("factor", _FACTOR)), resample=float(options.get("resample", _RESAMPLE))
         )
-        self._sign = 1.0 if settings.directions[0] == "minimize" else -1.0
+        self._sign = sign_of(settings.directions[0])
         self._points = RANDOM(replace(settings, options=(), rungs=None))
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:

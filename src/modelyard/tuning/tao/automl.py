@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.core.clock import Clock, utc_now
-from modelyard.core.digests import digest_json
 from modelyard.core.errors import TuneError
 from modelyard.core.faults import Faults
 from modelyard.core.files import write_json
@@ -33,7 +32,7 @@ from modelyard.runs.directory import create_run
 from modelyard.runs.yard import open_yard
 from modelyard.tuning.study import Study
 from modelyard.tuning.tao.exporting import WandbWish, export_to_wandb, read_wandb
-from modelyard.tuning.tao.planning import SearchPlan, algorithm_of, planned
+from modelyard.tuning.tao.planning import SearchPlan, planned
 from modelyard.tuning.tao.preparing import made_schema, sought
 from modelyard.tuning.tao.result import (
     Kept,
@@ -285,26 +284,19 @@ class AutoML:
     def _settle_identity(self, request: AutoMLRequest) -> None:
         """Refuse to go on with a session of something else."""
         session = self._session
-        changeable = algorithm_of(session.plan.algorithm).changeable
-        decisive = {name: v for name, v in session.plan.options.items() if name not in changeable}
         own = {
-            "dimensions": [
-                {each.name: getattr(one, each.name) for each in fields(one)}
-                for one in session.space.space.dimensions
-            ],
+            "dimensions": [each.record() for each in session.space.space.dimensions],
             "objectives": [[each.metric, each.direction, each.take] for each in session.objectives],
-            "algorithm": [session.plan.algorithm, decisive], "specification": session.specs,
+            "algorithm": session.plan.identity, "specification": session.specs,
             "network": [request.network, request.action],
         }  # fmt: skip
-        known = self._study.remembered("identity") or own
-        changed = [name for name in own if digest_json(own[name]) != digest_json(known.get(name))]
+        changed = self._study.identify(own)
         if changed:
             self._study.close()
             raise TuneError(
                 f"{self.run_dir.name}: the session was begun with another {' and '.join(changed)}; "
                 "give this one another session_id"
             )
-        self._study.remember("identity", own)
         write_json(self.run_dir / "study.json", own)
 
 

@@ -119,7 +119,10 @@ class AutoMLRunner:
         )  # fmt: skip
         running = _Run(request=request, ready=ready, backend=backend, run_dir=run_dir, sdk=self._sdk)
         baseline = running.baseline()
-        result = Tuner(search, yard=yard, backend=backend, hooks=running.hooks()).run()
+        tuner = Tuner(
+            search, yard=yard, backend=backend, hooks=running.hooks(), environment=self._environment
+        )
+        result = tuner.run()
         if result.outcome is RunOutcome.CANCELLED:
             raise SystemExit(1)
         return running.finish(result, baseline)

@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from modelyard.core.errors import TuneError
-from modelyard.core.faults import Faults, Section
-from modelyard.core.plugins import load_plugin
+from modelyard.core.faults import Faults
 from modelyard.tuning.searcher import Host, Rungs, Searcher, SearcherSettings
-from modelyard.tuning.searchers.algorithm import Algorithm
+from modelyard.tuning.searchers.algorithm import algorithm_of
 from modelyard.tuning.searchers.brackets import bracket, levels, most_halvings
 from modelyard.tuning.spaces.space import Space
 from modelyard.tuning.tao.language import advice_options, with_key
@@ -46,7 +44,7 @@ class Ending:
         """Whether enough configurations have been trained to the end."""
         if self.finished is None or (self.all_begun and _begun(trials) < (self.configurations or 0)):
             return False
-        whole = [t for t in _own(trials) if t.state is TrialState.COMPLETE]
+        whole = [t for t in trials if t.number >= 0 and t.state is TrialState.COMPLETE]
         return sum((t.budget or 0) >= (self.top or 0) for t in whole) >= self.finished
 
     def admits(self, trials: Sequence[Trial], proposal: Proposal) -> bool:
@@ -68,6 +66,11 @@ class SearchPlan:
     # Whether that is how many there will be; otherwise the results decide.
     exact: bool
     ending: Ending
+
+    @property
+    def identity(self) -> list[Any]:
+        """What a search that goes on must have in common with its beginning: the algorithm, its options."""
+        return [self.algorithm, algorithm_of(self.algorithm).decisive(self.options)]
 
     @property
     def rung_jobs(self) -> bool:
@@ -107,13 +110,8 @@ class SearchPlan:
 
     def made(self, settings: SearcherSettings) -> Searcher:
         """The algorithm with these settings and the plan's options; raises as `searcher` does."""
-        algorithm = algorithm_of(self.algorithm)
-        faults = Faults(file="automl_settings")
-        section = Section(dict(self.options), faults=faults)
-        read = algorithm.options(section)
-        section.close()
-        faults.raise_if_any()
-        return EndingSearcher(algorithm(replace(settings, options=read)), self.ending)
+        made = algorithm_of(self.algorithm).configured(self.options, settings, file="automl_settings")
+        return EndingSearcher(made, self.ending)
 
 
 class EndingSearcher:
@@ -132,19 +130,6 @@ class EndingSearcher:
     def keeps(self, trials: Sequence[Trial], number: int, step: int) -> bool:
         """What the searcher says."""
         return self._searcher.keeps(trials, number, step)
-
-
-def algorithm_of(name: str) -> Algorithm:
-    """The algorithm of this name.
-
-    Raises:
-        TuneError: It is something else.
-        PluginError: There is none.
-    """
-    found: Algorithm = load_plugin("modelyard.tuners", name)
-    if not isinstance(found, Algorithm):
-        raise TuneError(f"{name}: is no algorithm of a search; name another")
-    return found
 
 
 def planned(
@@ -213,9 +198,4 @@ def _of_one_round(algorithm: str, rungs: Rungs) -> int:
 
 
 def _begun(trials: Sequence[Trial]) -> int:
-    return sum(trial.parent is None and trial.source != "retry" for trial in _own(trials))
-
-
-def _own(trials: Sequence[Trial]) -> list[Trial]:
-    """Those of this study; what is numbered below 0 is of an earlier one."""
-    return [trial for trial in trials if trial.number >= 0]
+    return sum(trial.is_new for trial in trials)

@@ -13,10 +13,11 @@ from modelyard.core.errors import DocumentError, Fault
 from modelyard.core.faults import Faults
 from modelyard.tuning.metrics.rules import MetricRules
 from modelyard.tuning.search import Limits, Search
+from modelyard.tuning.searchers.algorithm import algorithm_of
 from modelyard.tuning.tao.calls import TaoWorkload, check_call
 from modelyard.tuning.tao.exporting import WandbWish, read_wandb
 from modelyard.tuning.tao.measuring import checked_retention
-from modelyard.tuning.tao.planning import SearchPlan, algorithm_of, planned
+from modelyard.tuning.tao.planning import SearchPlan, planned
 from modelyard.tuning.tao.request import RunRequest
 from modelyard.tuning.tao.resuming import ResumePlace, can_find, resume_place
 from modelyard.tuning.tao.schema import SchemaRules, TaoSpace, read_tao_space
@@ -82,11 +83,9 @@ class Prepared:
         """What makes two searches the same."""
         skill, plan = self.skill, self.plan
         script = None if skill.script is None else [str(skill.script.path), *skill.script.args]
-        changeable = algorithm_of(plan.algorithm).changeable
-        decisive = {name: value for name, value in plan.options.items() if name not in changeable}
         return {
             "skill": [skill.network, skill.action, skill.image, skill.command, script],
-            "specification": self.specs, "algorithm": [plan.algorithm, decisive],
+            "specification": self.specs, "algorithm": plan.identity,
             "seed": self.settings.seed, "way to its rungs": plan.rung_jobs,
         }  # fmt: skip
 

@@ -114,6 +114,15 @@ def test_constraints_are_kept():
     assert sum(t.point["a"] >= 0.55 for t in trials[-4:]) >= 3
 
 
+def test_nothing_is_compiled():
+    """BoTorch's compiler waits for ever for a lock that a killed process has left."""
+    from botorch.acquisition.multi_objective import logei
+
+    proposed(drawn(excess=lambda point: (0.6 - point["a"],)))
+    assert logei._load_attempted
+    assert logei._C is None
+
+
 def test_while_no_trial_keeps_the_constraints_one_is_looked_for():
     trials = drawn(excess=lambda point: (1.5 - point["a"],))
     points = []
