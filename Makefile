@@ -29,6 +29,7 @@ bench: .venv/dev.stamp  ## the measurements of docs/benchmarks.md
 	$(BIN)/python benchmarks/tuning_jobs.py
 	$(BIN)/python benchmarks/tuning_stopping_curves.py
 	$(BIN)/python benchmarks/journal.py
+	$(BIN)/python benchmarks/heads_small.py build/heads-small
 	$(BIN)/python benchmarks/evidence_statistics.py
 
 soak: .venv/dev.stamp  ## the long kill campaigns
@@ -36,6 +37,7 @@ soak: .venv/dev.stamp  ## the long kill campaigns
 	$(BIN)/python -m modelyard.testing.merge_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.evaluate_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.tune_campaign --kills 100
+	$(BIN)/python -m modelyard.testing.heads_campaign --kills 30
 	$(BIN)/python -m modelyard.testing.certify_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.certify_campaign --kills 20 --sequential
 	$(BIN)/python -m modelyard.testing.promotion_campaign --kills 100

@@ -28,13 +28,14 @@ RUN = (
     "docs/tutorial.md",
     "docs/how-to.md",
     "docs/merging.md",
+    "docs/heads.md",
     "docs/evaluating.md",
     "docs/routing.md",
     "docs/tuning.md",
     "docs/governing.md",
 )
 #: Where a reader looks for a command.
-PAGES = ("tutorial", "how-to", "merging", "evaluating", "routing", "tuning", "governing")
+PAGES = ("tutorial", "how-to", "merging", "heads", "evaluating", "routing", "tuning", "governing")
 #: What CI runs on its own.
 ELSEWHERE = ("make demo", "make test")
 LIMIT_S = 600.0

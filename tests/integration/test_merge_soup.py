@@ -79,9 +79,7 @@ def test_several_at_a_time_come_to_the_same(modelyard, tmp_path):
 
 @pytest.mark.kill
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "place", ["runner.after_submit:4", "journal.before_sync:7", "runner.after_finished:12"]
-)
+@pytest.mark.parametrize("place", ["runner.after_submit:4", "runner.after_finished:12"])
 def test_a_killed_soup_is_taken_up(place, tmp_path):
     folder = prepare(tmp_path / "work")
     trial = Trial(

@@ -50,9 +50,10 @@ TRIALS = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def dashboard(tmp_path):
+@pytest.fixture(scope="module")
+def dashboard(tmp_path_factory):
     """Starts optuna-dashboard on a study's database; asks its API by path."""
+    log_dir = tmp_path_factory.mktemp("logs")
     started = []
 
     def start(run_dir):
@@ -60,7 +61,7 @@ def dashboard(tmp_path):
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = "from optuna_dashboard._cli import main; main()"
-        with (tmp_path / "log").open("w") as log:
+        with (log_dir / str(port)).open("w") as log:
             server = subprocess.Popen(
                 [PYTHON, "-c", command, study_url(run_dir, None), "--host", "127.0.0.1", "--port", str(port)],
                 stdout=log, stderr=log,
@@ -80,6 +81,14 @@ def dashboard(tmp_path):
         server.wait()
 
 
+@pytest.fixture(scope="module")
+def digits(dashboard, tmp_path_factory):
+    """A study and the dashboard's API over it; nobody changes either."""
+    run_dir = tmp_path_factory.mktemp("studies") / "digits"
+    make_study(run_dir, SPACE, [LOSS], TRIALS)
+    return run_dir, dashboard(run_dir)
+
+
 def wait_for(get, server):
     begun = time.monotonic()
     while True:
@@ -97,10 +106,10 @@ def detail(get):
     return study, get(f"/api/studies/{study['study_id']}?after=0")
 
 
-def test_trials_values_and_parameters_are_those_of_the_study(dashboard, tmp_path):
-    make_study(tmp_path / "digits", SPACE, [LOSS], TRIALS)
-    view = view_study(tmp_path / "digits")
-    study, told = detail(dashboard(tmp_path / "digits"))
+def test_trials_values_and_parameters_are_those_of_the_study(digits):
+    run_dir, get = digits
+    view = view_study(run_dir)
+    study, told = detail(get)
     assert (study["study_name"], study["directions"]) == ("digits", ["minimize"])
     states = {"FAILED": "Fail"}
     assert [each["number"] for each in told["trials"]] == list(range(len(TRIALS)))
@@ -117,18 +126,16 @@ def test_trials_values_and_parameters_are_those_of_the_study(dashboard, tmp_path
     assert [each["number"] for each in told["best_trials"]] == [view.best.trial.number]
 
 
-def test_what_we_keep_with_a_trial_is_shown_as_attributes(dashboard, tmp_path):
-    make_study(tmp_path / "digits", SPACE, [LOSS], TRIALS)
-    _, told = detail(dashboard(tmp_path / "digits"))
+def test_what_we_keep_with_a_trial_is_shown_as_attributes(digits):
+    _, told = detail(digits[1])
     kept = [{each["key"]: each["value"] for each in trial["user_attrs"]} for trial in told["trials"]]
     assert kept[0]["source"] == "default" and json.loads(kept[0]["assignments"])["layers"] == 3
     assert (kept[1]["why"], kept[1]["cause"]) == ("it broke", "code")
     assert "momentum" not in json.loads(kept[0]["assignments"])
 
 
-def test_importance_is_computed_and_a_second_objective_is_one(dashboard, tmp_path):
-    make_study(tmp_path / "digits", SPACE, [LOSS], TRIALS)
-    get = dashboard(tmp_path / "digits")
+def test_importance_is_computed_and_a_second_objective_is_one(digits, dashboard, tmp_path):
+    get = digits[1]
     study, _ = detail(get)
     (importances,) = get(f"/api/studies/{study['study_id']}/param_importances")["param_importances"]
     assert {"lr", "layers"} <= {each["name"] for each in importances}

@@ -57,8 +57,8 @@ def url(server: str | None, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kill", random_kills(1, within_s=4.0, seed=20261126), ids=str)
-def test_random_instants_are_survived(kill: Kill, tmp_path: Path, template: Path, server: str | None) -> None:
-    _, broken = run_trial(tmp_path / "trial", kill, 1, template=template, server=server)
+def test_random_instants_are_survived(kill: Kill, tmp_path: Path, template: Path, postgres_url: str) -> None:
+    _, broken = run_trial(tmp_path / "trial", kill, 1, template=template, server=postgres_url)
     assert not broken
 
 

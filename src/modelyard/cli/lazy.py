@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,11 @@ class LazyGroup(click.Group):
         super().__init__(*args, **kwargs)
         self._package, self._known = package, known
 
+    def module_of(self, cmd_name: str) -> str:
+        """The module of a command; one that is named as a word of the language has an underscore behind."""
+        name = cmd_name.replace("-", "_")
+        return f"{name}_" if keyword.iskeyword(name) else name
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order in which they were given."""
         return list(self._known)
@@ -25,9 +31,7 @@ class LazyGroup(click.Group):
         """Import and give a command, or None."""
         if cmd_name not in self._known:
             return None
-        # a module cannot be named as a word of the language: `import` is `import_results`
-        name = "import_results" if cmd_name == "import" else cmd_name.replace("-", "_")
-        module = importlib.import_module(f"{self._package}.{name}")
+        module = importlib.import_module(f"{self._package}.{self.module_of(cmd_name)}")
         command: click.Command = module.command
         return command
 

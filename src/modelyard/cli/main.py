@@ -23,6 +23,7 @@ _COMMANDS = {
     "tune": "Search the hyperparameters of a training command, many trials at a time.",
     "integrate": "Build an ELPA policy from validation errors.",
     "merge": "Merge checkpoints, out of core, by a mergekit file; compare, inspect and verify them.",
+    "heads": "Medusa heads: train them, choose their tree, decode faster, measure, export, serve.",
     "evaluate": "Ask every model of a pool the questions of a frozen set, and score the answers.",
     "router": "Fit, inspect and measure a router: which model of a pool a prompt should go to.",
     "onboard": "Add a model to a router from a few of its answers.",
@@ -42,8 +43,16 @@ _COMMANDS = {
 }
 
 
+class _Modelyard(LazyGroup):
+    """All commands."""
+
+    def module_of(self, cmd_name: str) -> str:
+        """`import` is in `import_results`."""
+        return "import_results" if cmd_name == "import" else super().module_of(cmd_name)
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=_Modelyard,
     package="modelyard.cli",
     known=_COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -55,7 +64,8 @@ def cli() -> None:
 
 #: The extras that commands need; those that are not here need none, or say so themselves.
 _EXTRAS = {
-    "audit": "prove", "certify": "prove", "evaluate": "evaluate", "evidence": "prove", "import": "ensemble",
+    "audit": "prove", "certify": "prove", "evaluate": "evaluate", "evidence": "prove", "heads": "heads",
+    "import": "ensemble",
     "integrate": "ensemble", "merge": "merge", "onboard": "evaluate,routing", "promote": "prove",
     "registry": "prove", "repair": "prove", "rollback": "prove", "route": "routing", "router": "routing",
     "run": "prove", "tune": "tune", "up": "ensemble,report",

@@ -15,6 +15,7 @@
     │   └── RunMismatch       the directory holds a run of something else
     ├── CheckpointError       a checkpoint that cannot be read: header, shard, tensor, config
     ├── MergeError            a merge that cannot be planned or carried out
+    ├── HeadsError            heads that cannot be trained, read or put on a model
     ├── TableError            predictions, truth or errors that cannot be used
     ├── EngineError           a model that cannot be asked at all: no access, no such model, nothing there
     ├── EvaluationError       an evaluation that cannot be planned or carried out
@@ -118,6 +119,10 @@ class CheckpointError(ModelyardError):
 
 class MergeError(ModelyardError):
     """A merge that cannot be planned or carried out."""
+
+
+class HeadsError(ModelyardError):
+    """Heads that cannot be trained, read or put on a model."""
 
 
 class TableError(ModelyardError):

@@ -76,6 +76,19 @@ GOVERNED_NAMES = (
     "governed.after_pass",
 )
 
+#: The failpoints of training heads.
+HEADS_NAMES = (
+    "heads.after_conversations",
+    "heads.after_batch_recorded",
+    "heads.after_states",
+    "heads.before_states_record",
+    "heads.after_step_saved",
+    "heads.before_written",
+    "heads.after_written",
+    "heads.after_joint_step_saved",
+    "heads.before_joint_written",
+)
+
 #: The failpoints that a run passes, so that its kill campaign can visit them all.
 NAMES = (
     "journal.before_write",

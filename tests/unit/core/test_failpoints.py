@@ -15,6 +15,7 @@ from modelyard.core.failpoints import (
     CERTIFY_NAMES,
     EVALUATE_NAMES,
     GOVERNED_NAMES,
+    HEADS_NAMES,
     MERGE_NAMES,
     NAMES,
     REGISTRY_NAMES,
@@ -65,5 +66,6 @@ def test_the_list_of_failpoints_is_what_the_code_passes():
         *TUNE_NAMES,
         *REGISTRY_NAMES,
         *GOVERNED_NAMES,
+        *HEADS_NAMES,
     }
     assert used == known

@@ -588,17 +588,15 @@ def test_two_tuners_on_one_study_share_it(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def yardsticks(tmp_path_factory):
-    root = tmp_path_factory.mktemp("tune")
-    return {name: prepare_campaign(root / name, name, parallel=1, trials=3) for name in ("random", "tpe")}
+def yardstick(tmp_path_factory):
+    return prepare_campaign(tmp_path_factory.mktemp("tune") / "tpe", "tpe", parallel=1, trials=3)
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("algorithm", ["random", "tpe"])
 @pytest.mark.parametrize(
     "kill", failpoint_kills(only=[n for n in TUNE_NAMES if n != "tuner.after_stopping"], later=(2,)), ids=str
 )
-def test_a_tuner_that_is_killed_is_as_if_it_had_not_been(kill, algorithm, tmp_path, yardsticks):
-    survival, broken = run_trial(tmp_path / "trial", kill, 1, yardstick=yardsticks[algorithm])
+def test_a_tuner_that_is_killed_is_as_if_it_had_not_been(kill, tmp_path, yardstick):
+    survival, broken = run_trial(tmp_path / "trial", kill, 1, yardstick=yardstick)
     assert not broken
     assert survival.killed == 1, "the failpoint was never passed"

@@ -83,8 +83,8 @@ def _of_several(
     least = front.min(dim=0).values.tolist()  # what is on the front is not bad, however far away
     columns = [tamed(values[:, i].tolist(), least=least[i]) for i in range(len(signs))]
     model = ModelListGP(*(fitted(dimensions, trials.feasible, column) for column in columns))
-    # BoTorch would compile a faster kernel here, under a lock that a killed process leaves behind: every later
-    # search would wait for it without end.
+    # BoTorch would compile a faster kernel here, under a lock that a killed process leaves behind: every
+    # later search would wait for it without end.
     logei._load_attempted = True
     improvement = qLogNoisyExpectedHypervolumeImprovement(
         model=model,
