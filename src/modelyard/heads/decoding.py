@@ -245,7 +245,7 @@ class Run:
         heads, tree = self._decoder.heads, self._decoder.tree
         drafts_kbr = np.zeros((0, len(self.active), 0), dtype=np.int64)
         if heads is not None and tree.size:
-            drafts_kbr = heads.drafts(self._hidden_bh, tree.ranks).cpu().numpy()
+            drafts_kbr = heads.drafts(self._hidden_bh, tree.ranks, heads=tree.depth).cpu().numpy()
         return [
             drafted(tree, drafts_kbr[:, row], each.continuation()) for row, each in enumerate(self.active)
         ]

@@ -62,26 +62,26 @@ class Heads(nn.Module):
             for _ in range(config.heads if config.projection == "own" else 0)
         )
 
-    def states(self, hidden_nh: torch.Tensor) -> torch.Tensor:
-        """What each head projects: [heads, ..., hidden]."""
-        return torch.stack([block(hidden_nh) for block in self.blocks])
+    def states(self, hidden_nh: torch.Tensor, heads: int | None = None) -> torch.Tensor:
+        """What each of the first `heads`, or of all, projects: [heads, ..., hidden]."""
+        return torch.stack([block(hidden_nh) for block in self.blocks[:heads]])
 
     def projection(self, head: int) -> torch.Tensor:
         """The projection of a head, [drafted, hidden]."""
         return self.projections[head] if self.config.projection == "own" else self.shared_sh
 
-    def forward(self, hidden_nh: torch.Tensor) -> torch.Tensor:
-        """Logits over the tokens that can be drafted, [heads, ..., drafted]."""
-        states_knh = self.states(hidden_nh)
+    def forward(self, hidden_nh: torch.Tensor, heads: int | None = None) -> torch.Tensor:
+        """Logits of the first `heads`, or all, over what can be drafted: [heads, ..., drafted]."""
+        states_knh = self.states(hidden_nh, heads)
         if self.config.projection == "shared":
             return nn.functional.linear(states_knh.to(self.shared_sh.dtype), self.shared_sh)
         return torch.stack(
             [nn.functional.linear(state, self.projection(k)) for k, state in enumerate(states_knh)]
         )
 
-    def drafts(self, hidden_bh: torch.Tensor, ranks: int) -> torch.Tensor:
-        """The likeliest tokens of each head in the order of their ranks, [heads, batch, ranks]."""
-        top_kbr = torch.topk(self(hidden_bh), min(ranks, self.config.drafted), dim=-1).indices
+    def drafts(self, hidden_bh: torch.Tensor, ranks: int, *, heads: int | None = None) -> torch.Tensor:
+        """The likeliest tokens of the first `heads` in the order of their ranks, [heads, batch, ranks]."""
+        top_kbr = torch.topk(self(hidden_bh, heads), min(ranks, self.config.drafted), dim=-1).indices
         return self.shortlist[top_kbr]
 
     def _linears(self) -> Iterator[tuple[str, nn.Linear]]:
