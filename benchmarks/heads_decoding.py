@@ -22,14 +22,21 @@ import torch
 
 from modelyard.heads.attention import fix_sums
 from modelyard.heads.base import Base
-from modelyard.heads.benching import Way, WayResult, decode_in_turns, decoder_way, regrets_of, results_of
-from modelyard.heads.calibration import best_tree, ranked
-from modelyard.heads.choosing import ChosenTree, choose_tree
-from modelyard.heads.data import read_corpus
-from modelyard.heads.decoding import FIXED_ROWS, Decoded, Decoder
+from modelyard.heads.choosing.calibration import best_tree, ranked
+from modelyard.heads.choosing.choice import ChosenTree, choose_tree
+from modelyard.heads.decoding.decoder import FIXED_ROWS, Decoded, Decoder
+from modelyard.heads.decoding.settings import DecodeSettings
+from modelyard.heads.learning.data import read_corpus
+from modelyard.heads.measuring.benching import (
+    Way,
+    WayResult,
+    decode_in_turns,
+    decoder_way,
+    regrets_of,
+    results_of,
+)
+from modelyard.heads.measuring.prompts import read_prompts
 from modelyard.heads.model import load_heads
-from modelyard.heads.prompts import read_prompts
-from modelyard.heads.settings import DecodeSettings
 from modelyard.heads.tree import Tree
 
 PROMPTS = Path(__file__).with_name("heads_prompts.jsonl")

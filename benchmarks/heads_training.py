@@ -69,7 +69,7 @@ def measured(chosen: argparse.Namespace) -> Mapping[str, float]:
     import torch
 
     from modelyard.heads.base import Base
-    from modelyard.heads.data import corpus_of, read_corpus
+    from modelyard.heads.learning.data import corpus_of, read_corpus
 
     torch.set_num_threads(1)
     base = Base.open(chosen.base, dtype=chosen.dtype)
@@ -86,8 +86,8 @@ def measured(chosen: argparse.Namespace) -> Mapping[str, float]:
 
 
 def cached(base: Any, corpus: Any, shortlist: int, *, soft: float) -> Mapping[str, float]:
-    from modelyard.heads.hidden_states import cache_states
-    from modelyard.heads.training import TrainingSettings, train
+    from modelyard.heads.learning.hidden_states import cache_states
+    from modelyard.heads.learning.training import TrainingSettings, train
 
     settings = TrainingSettings(
         heads=HEADS, shortlist=shortlist, epochs=EPOCHS, batch=BATCH, hold_out=HOLD_OUT, measurements=1,
@@ -110,10 +110,10 @@ def naive(base: Any, corpus: Any, shortlist: int) -> Mapping[str, float]:
     import numpy as np
     import torch
 
-    from modelyard.heads import examples as made
-    from modelyard.heads.accuracy import DECAY, head_losses
     from modelyard.heads.config import HeadsConfig
-    from modelyard.heads.hidden_states import HiddenStates
+    from modelyard.heads.learning import examples as made
+    from modelyard.heads.learning.accuracy import DECAY, head_losses
+    from modelyard.heads.learning.hidden_states import HiddenStates
     from modelyard.heads.model import Heads
 
     sequences = corpus.sequences

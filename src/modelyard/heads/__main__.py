@@ -17,10 +17,10 @@ from modelyard.core.errors import ModelyardError
 from modelyard.core.faults import Section, json_section
 from modelyard.core.files import write_json
 from modelyard.heads.base import DTYPE_NAMES
-from modelyard.heads.joint import JointSettings
-from modelyard.heads.making import Order, make_heads
-from modelyard.heads.self_distillation import DistilSettings
-from modelyard.heads.training import TrainingSettings
+from modelyard.heads.learning.joint import JointSettings
+from modelyard.heads.learning.making import Order, make_heads
+from modelyard.heads.learning.self_distillation import DistilSettings
+from modelyard.heads.learning.training import TrainingSettings
 
 SCHEMA = "modelyard.heads_trained/1"
 

@@ -20,8 +20,8 @@ from modelyard.results.engines import THIS_MACHINE, Question, Reply
 from modelyard.results.engines.letters import likeliest
 
 if TYPE_CHECKING:
-    from modelyard.heads.decoding import Decoder
-    from modelyard.heads.settings import DecodeSettings
+    from modelyard.heads.decoding.decoder import Decoder
+    from modelyard.heads.decoding.settings import DecodeSettings
 
 _TOP = 100
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -79,7 +79,7 @@ class HeadsSettings:
     def open(self, environment: Mapping[str, str]) -> HeadsEngine:
         """Load base and heads."""
         try:
-            from modelyard.heads.decoding import open_decoder
+            from modelyard.heads.decoding.decoder import open_decoder
         except ImportError as error:
             raise EngineError(
                 f"the engine heads needs {error.name}; pip install 'modelyard[heads]'"
@@ -174,13 +174,13 @@ def _check_options(options: Mapping[str, Any], section: Section) -> None:
 
 
 def _known() -> list[str]:
-    from modelyard.heads.settings import DecodeSettings
+    from modelyard.heads.decoding.settings import DecodeSettings
 
     return [each.name for each in fields(DecodeSettings)]
 
 
 def _decoding(options: Mapping[str, Any], *, sample: int) -> DecodeSettings:
-    from modelyard.heads.settings import DecodeSettings
+    from modelyard.heads.decoding.settings import DecodeSettings
 
     told = dict(options)
     if "stop" in told:

@@ -12,10 +12,10 @@ import torch
 
 from modelyard.heads.base import Base
 from modelyard.heads.config import HeadsConfig
-from modelyard.heads.data import TokenSequence, corpus_of
-from modelyard.heads.hidden_states import cache_states
+from modelyard.heads.learning.data import TokenSequence, corpus_of
+from modelyard.heads.learning.hidden_states import cache_states
+from modelyard.heads.learning.training import TrainingSettings, train
 from modelyard.heads.model import Heads, load_heads
-from modelyard.heads.training import TrainingSettings, train
 from modelyard.testing.tiny_language import make_tiny_base, tiny_sentences
 
 

@@ -8,8 +8,8 @@ import torch
 from modelyard.core.errors import HeadsError
 from modelyard.heads.attention import _fixed, _grouped, fix_sums
 from modelyard.heads.base import Base
-from modelyard.heads.decoding import FIXED_ROWS, Decoder, open_decoder
-from modelyard.heads.settings import DecodeSettings
+from modelyard.heads.decoding.decoder import FIXED_ROWS, Decoder, open_decoder
+from modelyard.heads.decoding.settings import DecodeSettings
 from modelyard.heads.tree import Tree
 
 LOWEST = torch.finfo(torch.bfloat16).min

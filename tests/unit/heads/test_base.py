@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from modelyard.core.errors import HeadsError
 from modelyard.heads.base import Base, refuse_unfit
 from modelyard.heads.config import HeadsConfig, HeadsRecord, read_record
-from modelyard.heads.decoding import Decoder
+from modelyard.heads.decoding.decoder import Decoder
+from modelyard.heads.decoding.settings import DecodeSettings
 from modelyard.heads.model import Heads, save_heads
-from modelyard.heads.settings import DecodeSettings
 from modelyard.heads.tree import Tree
 
 TREE = Tree.of([(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0)])

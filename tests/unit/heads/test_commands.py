@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from modelyard.cli.heads import advise, bench, generate, tree
 from modelyard.core.errors import DocumentError, HeadsError
 from modelyard.heads.base import Base
-from modelyard.heads.decoding import Decoder
-from modelyard.heads.settings import DecodeSettings
+from modelyard.heads.decoding.decoder import Decoder
+from modelyard.heads.decoding.settings import DecodeSettings
 from modelyard.testing.tiny_language import tiny_sentences
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from modelyard.core.errors import HeadsError
-from modelyard.heads.decoding import Decoder
-from modelyard.heads.settings import DecodeSettings
+from modelyard.heads.decoding.decoder import Decoder
+from modelyard.heads.decoding.settings import DecodeSettings
 from modelyard.heads.tree import Tree, ancestry, chain, depths, read_choices
 from modelyard.heads.tree_files import read_tree, tree_in
 

@@ -11,7 +11,7 @@ from modelyard.cli.heads.loading import counted, machine_options
 from modelyard.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from modelyard.heads.advice import Advice
+    from modelyard.heads.choosing.advice import Advice
 
 
 @click.command(name="advise")
@@ -33,8 +33,8 @@ def command(base: Path, as_json: bool, **told: Any) -> None:
     Passes over trees of all sizes are timed with heads that were never trained. Beside each stands how many
     tokens a pass must give to be worth its cost, and how many the heads of a small model gave.
     """
-    from modelyard.heads.advice import advise
     from modelyard.heads.base import Base
+    from modelyard.heads.choosing.advice import advise
 
     opened = Base.open(base, dtype=told["dtype"], device=told["device"])
     with counted("timing", quiet=as_json) as observe:
@@ -48,7 +48,7 @@ def command(base: Path, as_json: bool, **told: Any) -> None:
 
 
 def _show(advice: Advice) -> None:
-    from modelyard.heads.advice import WORTH
+    from modelyard.heads.choosing.advice import WORTH
 
     click.echo(f"{'nodes':>5}  {'pays above':>10}  {'expected':>8}  {'speed-up':>8}")
     for each in advice.prospects:

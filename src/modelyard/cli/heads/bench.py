@@ -11,9 +11,9 @@ from modelyard.cli.heads.loading import counted, machine_options
 from modelyard.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from modelyard.heads.benching import Way, WayResult
-    from modelyard.heads.decoding import Decoder
-    from modelyard.heads.intervals import Estimate
+    from modelyard.heads.decoding.decoder import Decoder
+    from modelyard.heads.measuring.benching import Way, WayResult
+    from modelyard.heads.measuring.intervals import Estimate
 
 
 @click.command(name="bench")
@@ -39,9 +39,9 @@ def command(base: Path, heads: Path, prompts: Path, as_json: bool, **told: Any) 
     BASE in float32.
     """
     from modelyard.heads.base import Base
-    from modelyard.heads.benching import compare
-    from modelyard.heads.decoding import open_decoder
-    from modelyard.heads.prompts import read_prompts
+    from modelyard.heads.decoding.decoder import open_decoder
+    from modelyard.heads.measuring.benching import compare
+    from modelyard.heads.measuring.prompts import read_prompts
 
     decoder = open_decoder(base, heads, dtype=told["dtype"], device=told["device"])
     reference = Base.open(base, device=told["device"]) if told["regret"] else None
@@ -58,9 +58,9 @@ def command(base: Path, heads: Path, prompts: Path, as_json: bool, **told: Any) 
 
 
 def _ways(decoder: Decoder, most: int, lookup: int) -> list[Way]:
-    from modelyard.heads.benching import PLAIN, decoder_way
-    from modelyard.heads.decoding import Decoder
-    from modelyard.heads.settings import DecodeSettings
+    from modelyard.heads.decoding.decoder import Decoder
+    from modelyard.heads.decoding.settings import DecodeSettings
+    from modelyard.heads.measuring.benching import PLAIN, decoder_way
 
     simple, looking = DecodeSettings(max_new_tokens=most), DecodeSettings(max_new_tokens=most, lookup=lookup)
     plain = Decoder(decoder.base)

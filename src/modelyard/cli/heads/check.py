@@ -11,8 +11,8 @@ from modelyard.cli.heads.loading import machine_options
 from modelyard.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from modelyard.heads.checking import Checked
-    from modelyard.heads.intervals import Estimate
+    from modelyard.heads.measuring.checking import Checked
+    from modelyard.heads.measuring.intervals import Estimate
 
 
 @click.command(name="check")
@@ -39,8 +39,8 @@ def command(base: Path, heads: Path, data: Path | None, as_json: bool, **told: A
     For each head how often the true token is among its first one to five, and how many tokens a pass gives,
     with 95 % intervals over the texts, beside what the heads did on their own base.
     """
-    from modelyard.heads.checking import kept_share
-    from modelyard.heads.training import HELD_OUT
+    from modelyard.heads.learning.training import HELD_OUT
+    from modelyard.heads.measuring.checking import kept_share
 
     data = heads / HELD_OUT if data is None else data
     checked, tally = _measured(base, heads, data, told)
@@ -63,8 +63,8 @@ def command(base: Path, heads: Path, data: Path | None, as_json: bool, **told: A
 
 def _measured(base: Path, heads: Path, data: Path, told: dict[str, Any]) -> Any:
     from modelyard.heads.base import Base
-    from modelyard.heads.checking import answered_by, check_heads
-    from modelyard.heads.data import read_corpus
+    from modelyard.heads.learning.data import read_corpus
+    from modelyard.heads.measuring.checking import answered_by, check_heads
 
     opened = Base.open(base, dtype=told["dtype"], device=told["device"])
     corpus = read_corpus(data, opened.tokenizer, ends=opened.end_tokens, most_tokens=told["most_tokens"])

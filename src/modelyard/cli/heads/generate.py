@@ -12,8 +12,8 @@ from modelyard.cli.heads.loading import machine_options
 from modelyard.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from modelyard.heads.decoding import Decoded
-    from modelyard.heads.settings import DecodeSettings
+    from modelyard.heads.decoding.decoder import Decoded
+    from modelyard.heads.decoding.settings import DecodeSettings
 
 
 @click.command(name="generate")
@@ -59,7 +59,7 @@ def command(base: Path, heads: Path | None, prompt: str | None, as_json: bool, *
     plain decoding. In bfloat16 the shapes of matrices alone change a few in a hundred; with --exact all
     passes have one shape and sums one order, so that they are the same with HEADS, without, and by any tree.
     """
-    from modelyard.heads.decoding import open_decoder
+    from modelyard.heads.decoding.decoder import open_decoder
     from modelyard.heads.turns import Turns
 
     text = sys.stdin.read() if prompt is None else prompt
@@ -77,7 +77,7 @@ def command(base: Path, heads: Path | None, prompt: str | None, as_json: bool, *
 
 
 def _settings(told: dict[str, Any]) -> DecodeSettings:
-    from modelyard.heads.settings import DecodeSettings
+    from modelyard.heads.decoding.settings import DecodeSettings
 
     names = (
         "max_new_tokens", "temperature", "top_k", "top_p", "repetition_penalty", "stop", "seed", "typical",

@@ -16,7 +16,7 @@ from modelyard.cli.heads.loading import machine_options
 from modelyard.core.errors import HeadsError
 
 if TYPE_CHECKING:
-    from modelyard.heads.server import ServerSettings
+    from modelyard.heads.serving.server import ServerSettings
 
 
 @click.command(name="serve")
@@ -45,10 +45,10 @@ def command(base: Path, heads: Path | None, host: str, port: int, **told: Any) -
     when it listens; SIGTERM ends it. Without HEADS the same loop decodes plainly.
     """
     try:
-        from modelyard.heads.server import Surroundings, address_of, bound, make_app, serve
+        from modelyard.heads.serving.server import Surroundings, address_of, bound, make_app, serve
     except ModuleNotFoundError as error:
         raise HeadsError(f"heads serve needs {error.name}; pip install 'modelyard[serve]'") from error
-    from modelyard.heads.decoding import open_decoder
+    from modelyard.heads.decoding.decoder import open_decoder
 
     settings = _settings(base, told, os.environ)
     decoder = open_decoder(base, heads, dtype=told["dtype"], device=told["device"])
@@ -62,7 +62,7 @@ def command(base: Path, heads: Path | None, host: str, port: int, **told: Any) -
 
 
 def _settings(base: Path, told: Mapping[str, Any], environment: Mapping[str, str]) -> ServerSettings:
-    from modelyard.heads.server import ServerSettings
+    from modelyard.heads.serving.server import ServerSettings
 
     variable = told["api_key"]
     if variable and not environment.get(variable):

@@ -16,8 +16,8 @@ from modelyard.cli.options import json_option, print_json
 from modelyard.cli.progress import counting_bars
 
 if TYPE_CHECKING:
-    from modelyard.heads.making import Order, Progress
-    from modelyard.heads.training import Trained
+    from modelyard.heads.learning.making import Order, Progress
+    from modelyard.heads.learning.training import Trained
 
 #: Standard error has a line every so often where it is no terminal.
 _LINE_EVERY_S = 10.0
@@ -162,7 +162,7 @@ def command(base: Path, dry_run: bool, as_json: bool, **told: Any) -> None:
     BASE runs once over the texts; the heads learn from its hidden states on the disk. Killed or stopped, it
     goes on with the same command. The folder has held_out.jsonl, texts for `heads tree --calibrate`.
     """
-    from modelyard.heads.making import make_heads, plan_heads
+    from modelyard.heads.learning.making import make_heads, plan_heads
 
     order = _order(base, told)
     if dry_run:
@@ -175,10 +175,10 @@ def command(base: Path, dry_run: bool, as_json: bool, **told: Any) -> None:
 
 
 def _order(base: Path, told: dict[str, Any]) -> Order:
-    from modelyard.heads.joint import JointSettings
-    from modelyard.heads.making import Order
-    from modelyard.heads.self_distillation import DistilSettings
-    from modelyard.heads.training import TrainingSettings
+    from modelyard.heads.learning.joint import JointSettings
+    from modelyard.heads.learning.making import Order
+    from modelyard.heads.learning.self_distillation import DistilSettings
+    from modelyard.heads.learning.training import TrainingSettings
 
     wanted, batch = told.pop("self_distill"), told.pop("conversations")
     temperature = told.pop("answer_temperature")

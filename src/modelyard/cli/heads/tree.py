@@ -11,7 +11,7 @@ from modelyard.cli.heads.loading import counted, machine_options
 from modelyard.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
-    from modelyard.heads.choosing import ChosenTree
+    from modelyard.heads.choosing.choice import ChosenTree
 
 
 class _Budget(click.ParamType[int | None]):
@@ -52,9 +52,9 @@ def command(heads: Path, data: Path, as_json: bool, dry_run: bool, **told: Any) 
     plain.
     """
     from modelyard.heads.base import Base
-    from modelyard.heads.choosing import choose_tree, write_choice
-    from modelyard.heads.data import read_corpus
-    from modelyard.heads.decoding import Decoder
+    from modelyard.heads.choosing.choice import choose_tree, write_choice
+    from modelyard.heads.decoding.decoder import Decoder
+    from modelyard.heads.learning.data import read_corpus
     from modelyard.heads.model import load_heads
 
     base = Base.open(_base_of(heads, told["base"]), dtype=told["dtype"], device=told["device"])

@@ -1,0 +1,1 @@
+"""Decoding: drafts of a tree, the pass that checks them, what is accepted, the text that comes of it."""

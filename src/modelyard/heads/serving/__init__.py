@@ -1,0 +1,1 @@
+"""A small server with OpenAI's interface for one checkpoint."""
