@@ -17,13 +17,12 @@ from modelyard.core.digests import digest_json, digest_path
 from modelyard.core.errors import CheckpointError, EngineError, HeadsError
 from modelyard.core.faults import Section
 from modelyard.results.engines import THIS_MACHINE, Question, Reply
-from modelyard.results.engines.letters import likeliest
+from modelyard.results.engines.letters import likeliest_of
 
 if TYPE_CHECKING:
     from modelyard.heads.decoding.decoder import Decoder
     from modelyard.heads.decoding.settings import DecodeSettings
 
-_TOP = 100
 _DTYPES = ("float32", "bfloat16", "float16")
 #: Files beside the weights that change what is asked and answered: tokenizer, template, configs.
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
@@ -148,13 +147,7 @@ class HeadsEngine:
         ids, base = self._ids(question), self._decoder.base
         with torch.inference_mode():
             hidden_bnh = base.hidden(torch.tensor([ids], device=base.device), use_cache=False)
-            logprobs_v = torch.log_softmax(base.logits(hidden_bnh[0, -1]).float(), dim=-1)
-        top = torch.topk(logprobs_v, min(_TOP, len(logprobs_v)))
-        spelt: dict[str, float] = {}
-        for token, value in zip(top.indices.tolist(), top.values.tolist(), strict=True):
-            text = base.tokenizer.decode([token])
-            spelt[text] = max(value, spelt.get(text, value))
-        letter = likeliest(question.letters, spelt)
+            letter = likeliest_of(question.letters, base.logits(hidden_bnh[0, -1]), base.tokenizer.decode)
         return Reply(
             text=letter, error="" if letter else "no letter is among the likeliest tokens",
             prompt_tokens=len(ids), completion_tokens=1, latency_s=time.monotonic() - begun,

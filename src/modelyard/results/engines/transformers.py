@@ -17,10 +17,9 @@ from modelyard.core.digests import digest_path
 from modelyard.core.errors import EngineError
 from modelyard.core.faults import Section
 from modelyard.results.engines import THIS_MACHINE, Question, Reply
-from modelyard.results.engines.letters import likeliest
+from modelyard.results.engines.letters import likeliest_of
 
 _DEFAULTS = {"max_new_tokens": 256, "do_sample": False}
-_TOP = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,10 +157,5 @@ class TransformersEngine:
             logits_btv = self._model(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             ).logits
-        logprobs_v = torch.log_softmax(logits_btv[0, -1].float(), dim=-1)
-        top = torch.topk(logprobs_v, min(_TOP, len(logprobs_v)))
-        spelt: dict[str, float] = {}
-        for token, value in zip(top.indices.tolist(), top.values.tolist(), strict=True):
-            text = self._tokenizer.decode([token])
-            spelt[text] = max(value, spelt.get(text, value))
-        return likeliest(question.letters, spelt), (tokens["input_ids"].shape[1], 1)
+        letter = likeliest_of(question.letters, logits_btv[0, -1], self._tokenizer.decode)
+        return letter, (tokens["input_ids"].shape[1], 1)
