@@ -127,9 +127,11 @@ def saying(body, status=200):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         engine = OpenAISettings(endpoint=f"http://127.0.0.1:{server.server_port}/v1", model="m").open({})
-        yield engine.ask(SUM, "k")
-        engine.close()
-        server.shutdown()
+        try:
+            yield engine.ask(SUM, "k")
+        finally:  # a server that is closed and not shut down takes a core for ever
+            engine.close()
+            server.shutdown()
 
 
 def message(content, **more):
