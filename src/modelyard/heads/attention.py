@@ -23,6 +23,8 @@ from transformers.masking_utils import sdpa_mask
 from modelyard.core.errors import HeadsError
 
 _GROUPED, _FIXED = "modelyard_grouped", "modelyard_fixed"
+#: Keys that are summed by one product of matrices: a longer one is cut where the library likes.
+STRETCH = 256
 #: Columns that are added to the values, so that their number stays a multiple of a vector's.
 _DIVISOR_COLUMNS = 16
 #: What changes attention beyond its mask; then it is transformers' business.
@@ -88,8 +90,12 @@ def _fixed(
         scores_bgrk.view(batch, key.shape[1], groups, rows, -1) + attention_mask[:, :, None].float()
     )
     shares_bghnk = torch.exp(scores_bghnk - scores_bghnk.amax(-1, keepdim=True))
+    shares_bgrk = shares_bghnk.view(scores_bgrk.shape)
     values_bgkw = torch.nn.functional.pad(value.float(), (0, _DIVISOR_COLUMNS), value=1.0)
-    sums_bgrw = shares_bghnk.view(scores_bgrk.shape) @ values_bgkw
+    sums_bgrw = torch.zeros((*shares_bgrk.shape[:-1], values_bgkw.shape[-1]), device=query.device)
+    for start in range(0, key.shape[2], STRETCH):
+        stretch = slice(start, start + STRETCH)
+        sums_bgrw += shares_bgrk[..., stretch] @ values_bgkw[:, :, stretch]
     wide = value.shape[-1]
     out_bgrw = (sums_bgrw[..., :wide] / sums_bgrw[..., wide : wide + 1]).to(query.dtype)
     return out_bgrw.view(batch, heads, rows, wide).transpose(1, 2).contiguous(), None

@@ -35,7 +35,7 @@ def test_it_is_attention(attention):
     assert torch.allclose(out.double(), right, atol=0.02)
 
 
-@pytest.mark.parametrize("known", [3, 40, 130, 300])
+@pytest.mark.parametrize("known", [3, 40, 130, 300, 700])
 def test_masked_keys_between_its_own_do_not_change_a_single_bit(known):
     """Three tokens after what is known stand side by side, or with keys of other branches between them."""
     query, key, value = drawn(FIXED_ROWS, known + FIXED_ROWS)
@@ -61,6 +61,19 @@ def test_exact_in_bfloat16_no_draft_changes_a_token(tiny_base_folder, tiny_heads
             made = decoder.generate_batch(tiny_prompts, DecodeSettings(lookup=lookup, **settings))
             assert [each.tokens for each in made] == wanted
     assert sum(each.passes for each in made) < len(wanted) * 41, "drafts were accepted"
+
+
+def test_exact_past_a_stretch_of_keys(tiny_base_folder, tiny_heads, tiny_prompts):
+    """Where a draft might be summed in the next stretch of 256 keys, a pass checks nothing."""
+    plain = open_decoder(tiny_base_folder, None, dtype="bfloat16", exact=True)
+    tree = Tree.of([(0,), (1,), (0, 0), (0, 1), (0, 0, 0)])
+    decoder = Decoder(plain.base, tiny_heads.to(torch.bfloat16), tree, fixed_rows=FIXED_ROWS)
+    words = [token for ids in tiny_prompts for token in ids] * 4
+    settings = DecodeSettings(max_new_tokens=40, ignore_end=True)
+    for length in (230, 241, 250):
+        made = decoder.generate(words[:length], settings)
+        assert made.tokens == plain.generate(words[:length], settings).tokens
+        assert made.passes < 40 and made.accepted[0] >= 1
 
 
 def test_what_does_not_fit_is_refused(tiny_base_folder, tiny_heads, tiny_prompts):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from modelyard.core.errors import HeadsError
-from modelyard.heads.attention import fix_sums
+from modelyard.heads.attention import STRETCH, fix_sums
 from modelyard.heads.base import Base
 from modelyard.heads.config import TREE
 from modelyard.heads.decoding.acceptance import Chooser
@@ -242,6 +242,8 @@ class Run:
         return hidden_bh
 
     def _candidates(self) -> list[Candidates]:
+        if self._crosses_stretches():
+            return [Candidates(tokens=(), parents=()) for _ in self.active]
         heads, tree = self._decoder.heads, self._decoder.tree
         drafts_kbr = np.zeros((0, len(self.active), 0), dtype=np.int64)
         if heads is not None and tree.size:
@@ -249,6 +251,11 @@ class Run:
         return [
             drafted(tree, drafts_kbr[:, row], each.continuation()) for row, each in enumerate(self.active)
         ]
+
+    def _crosses_stretches(self) -> bool:
+        """Whether a draft might be summed in another stretch than where plain decoding has it."""
+        rows, length = self._decoder.fixed_rows, max(self._cache.lengths)
+        return bool(rows) and length // STRETCH != (length + rows - 1) // STRETCH
 
     def _rows(self, candidates: Sequence[Candidates]) -> torch.Tensor:
         """The tokens of all nodes, [batch, rows]; a sequence with fewer has zeros behind them."""
