@@ -29,7 +29,6 @@ bench: .venv/dev.stamp  ## the measurements of docs/benchmarks.md
 	$(BIN)/python benchmarks/tuning_jobs.py
 	$(BIN)/python benchmarks/tuning_stopping_curves.py
 	$(BIN)/python benchmarks/journal.py
-	$(BIN)/python benchmarks/heads_small.py build/heads-small
 	$(BIN)/python benchmarks/evidence_statistics.py
 
 soak: .venv/dev.stamp  ## the long kill campaigns
