@@ -117,11 +117,6 @@ def walked(stretches_nk: Sequence[Ranks], tree: Tree, *, ranks: int = RANKS) -> 
     return [_walk(ranks_nk, places) for ranks_nk in stretches_nk]
 
 
-def accepted_by_size(stretches_nk: Sequence[Ranks], tree: Tree, sizes: Sequence[int]) -> dict[int, float]:
-    """Tokens of a pass, over all stretches, for the first nodes of a tree; 0 nodes give 1."""
-    return {size: total(walked(stretches_nk, tree.first(size))).tokens_per_pass for size in sizes}
-
-
 def total(parts: Sequence[Acceptance]) -> Acceptance:
     """All together."""
     return Acceptance(passes=sum(p.passes for p in parts), tokens=sum(p.tokens for p in parts))

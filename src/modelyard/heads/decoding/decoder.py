@@ -65,12 +65,14 @@ class Decoder:
         tree: The ranks to check; None checks nothing but what lookup finds.
         fixed_rows: So many rows in every pass, by which in bfloat16 too the tokens are the same whatever is
             drafted, and for every tree that fits; 0 takes as many as there are nodes. See `attention`.
+        most_rows: So many rows of a pass that checks drafts, over all prompts of a batch; 0 is no limit.
     """
 
     def __init__(
-        self, base: Base, heads: Heads | None = None, tree: Tree | None = None, *, fixed_rows: int = 0
-    ) -> None:
-        self.base, self.heads, self.fixed_rows = base, heads, fixed_rows
+        self, base: Base, heads: Heads | None = None, tree: Tree | None = None, *, fixed_rows: int = 0,
+        most_rows: int = 0,
+    ) -> None:  # fmt: skip
+        self.base, self.heads, self.fixed_rows, self.most_rows = base, heads, fixed_rows, most_rows
         self.tree = Tree(paths=()) if tree is None or heads is None else tree
         if heads is not None:
             _refuse_unfit(self.tree, heads, place="the tree")
@@ -161,7 +163,10 @@ class Decoder:
 
     def geometry(self, candidates: Candidates) -> tuple[torch.Tensor, torch.Tensor]:
         """How far each row is from the root, [n + 1]; what is added to its scores, [n + 1, n + 1]."""
-        return self._own if candidates.plain else self._geometry(candidates.parents)
+        if not candidates.plain:
+            return self._geometry(candidates.parents)
+        rows = len(candidates.tokens) + 1  # the first nodes of a tree are a tree
+        return self._own[0][:rows], self._own[1][:rows, :rows]
 
     def _geometry(self, parents: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         device, lowest = self.base.device, torch.finfo(self.base.dtype).min
@@ -244,13 +249,21 @@ class Run:
     def _candidates(self) -> list[Candidates]:
         if self._crosses_stretches():
             return [Candidates(tokens=(), parents=()) for _ in self.active]
-        heads, tree = self._decoder.heads, self._decoder.tree
+        heads, places = self._decoder.heads, self._places()
+        tree = self._decoder.tree.first(places)
         drafts_kbr = np.zeros((0, len(self.active), 0), dtype=np.int64)
         if heads is not None and tree.size:
             drafts_kbr = heads.drafts(self._hidden_bh, tree.ranks, heads=tree.depth).cpu().numpy()
         return [
-            drafted(tree, drafts_kbr[:, row], each.continuation()) for row, each in enumerate(self.active)
+            drafted(tree, drafts_kbr[:, row], each.continuation()[:places])
+            for row, each in enumerate(self.active)
         ]
+
+    def _places(self) -> int:
+        """Nodes for each sequence."""
+        wanted, most = max(self._decoder.tree.size, self.active[0].settings.lookup), self._decoder.most_rows
+        shared = max(most, self.active[0].settings.lookup + 1) // len(self.active) - 1
+        return min(wanted, max(shared, 0)) if most else wanted
 
     def _crosses_stretches(self) -> bool:
         """Whether a draft might be summed in another stretch than where plain decoding has it."""
@@ -344,4 +357,5 @@ def open_decoder(
     # the order of the tree's nodes is that of their worth
     if fixed:
         return Decoder(opened, loaded, tree.first(FIXED_ROWS - 1), fixed_rows=FIXED_ROWS)
-    return Decoder(opened, loaded, tree)
+    # the tree was chosen for one prompt: those of a batch share the rows that it has
+    return Decoder(opened, loaded, tree, most_rows=tree.size + 1)

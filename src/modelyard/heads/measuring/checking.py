@@ -19,6 +19,7 @@ from modelyard.core.errors import HeadsError
 from modelyard.heads.base import Base
 from modelyard.heads.choosing.calibration import stretches, total, walked
 from modelyard.heads.choosing.ranks import BEYOND, rank_paths, within
+from modelyard.heads.choosing.sizing import LEAST_GAIN
 from modelyard.heads.config import read_record
 from modelyard.heads.decoding.decoder import Decoder
 from modelyard.heads.decoding.settings import DecodeSettings
@@ -30,8 +31,6 @@ from modelyard.heads.tree_files import tree_in
 
 #: Accuracy is told for the true token being among the first 1, 2 ... of a head.
 TOP = 5
-# Even a pass over two rows costs about so many plain ones: below this nothing can pay.
-_LEAST_GAIN = 1.05
 # Of a text that is all the model's own, so many tokens are its prompt.
 _PROMPT_TOKENS = 16
 
@@ -75,9 +74,9 @@ class Checked:
     @property
     def verdict(self) -> str:
         """Whether decoding with them can be worth it, in one word."""
-        if self.tokens_per_pass.high < _LEAST_GAIN:
+        if self.tokens_per_pass.high < LEAST_GAIN:
             return "no"
-        return "perhaps" if self.tokens_per_pass.low >= _LEAST_GAIN else "unclear"
+        return "perhaps" if self.tokens_per_pass.low >= LEAST_GAIN else "unclear"
 
     def as_json(self) -> dict[str, Any]:
         """The record."""
@@ -93,7 +92,7 @@ class Checked:
             )
         if self.verdict == "unclear":
             return (
-                f"unclear: a pass gives {found.shown()} tokens, and {_LEAST_GAIN} is the least that can pay;"
+                f"unclear: a pass gives {found.shown()} tokens, and {LEAST_GAIN} is the least that can pay;"
                 " give more texts"
             )
         return (

@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as arrays
 from modelyard.core.errors import HeadsError
 from modelyard.heads.choosing.calibration import (
     Acceptance,
-    accepted_by_size,
     best_tree,
     path_counts,
     ranked,
@@ -138,7 +137,9 @@ def test_a_walk_by_hand():
     assert walked([ranks], Tree.of([(0,)])) == [Acceptance(passes=4, tokens=5)]
     assert walked([ranks], chain(0)) == [Acceptance(passes=5, tokens=5)]
     assert Acceptance(passes=0, tokens=0).tokens_per_pass == 1
-    assert accepted_by_size([ranks], Tree.of([(0,), (0, 1), (1,)]), [0, 1, 3]) == {0: 1.0, 1: 5 / 4, 3: 5 / 2}
+    tree = Tree.of([(0,), (0, 1), (1,)])
+    found = {size: total(walked([ranks], tree.first(size))).tokens_per_pass for size in (0, 1, 3)}
+    assert found == {0: 1.0, 1: 5 / 4, 3: 5 / 2}
 
 
 def test_a_rank_that_was_not_looked_at_is_not_taken_for_accepted():

@@ -198,6 +198,17 @@ def test_the_first_prompts_text_is_streamed_as_it_grows(decoder, plain, tiny_pro
         assert "".join(pieces) == done[0].text and len(pieces) > 3 and all(pieces)
 
 
+@pytest.mark.parametrize(("prompts", "nodes"), [(1, 8), (2, 3), (3, 2), (4, 1), (5, 0), (9, 0)])
+def test_the_prompts_of_a_batch_share_the_rows_that_one_would_have(
+    tiny_base, tiny_heads, tiny_prompts, prompts, nodes
+):
+    tree = Tree.of([(0,), (0, 0), (0, 0, 0), (1,), (2,), (0, 1), (1, 0), (3,)])
+    run = Decoder(tiny_base, tiny_heads, tree, most_rows=9).begin(
+        tiny_prompts[1 : prompts + 1], DecodeSettings(max_new_tokens=12, ignore_end=True)
+    )
+    assert {len(each.tokens) for each in run._candidates()} == {nodes}
+
+
 def test_a_batch_takes_its_prompts_as_if_each_were_alone(decoder, tiny_prompts):
     """Also in sampling, where prompt i has the random numbers of seed + i."""
     settings = DecodeSettings(max_new_tokens=20, temperature=1.2, seed=11, lookup=3)
@@ -343,8 +354,7 @@ def test_in_bfloat16_it_decodes_too(tiny_base_folder, tiny_heads_folder, tiny_pr
     """What differs there is measured by `regret`; here that it runs, and in pieces that are the text."""
     decoder = open_decoder(tiny_base_folder, tiny_heads_folder, dtype="bfloat16")
     pieces = []
-    done = decoder.generate_batch(
-        tiny_prompts, DecodeSettings(max_new_tokens=20, lookup=2), emit=pieces.append
-    )
-    assert "".join(pieces) == done[0].text and all(each.tokens for each in done)
+    settings = DecodeSettings(max_new_tokens=20, lookup=2)
+    done = [decoder.generate(ids, settings, pieces.append) for ids in tiny_prompts]
+    assert "".join(pieces) == "".join(each.text for each in done) and all(each.tokens for each in done)
     assert max(max(each.accepted, default=0) for each in done) >= 2
