@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from modelyard.heads.attention import fix_sums
 from modelyard.heads.base import Base
 from modelyard.heads.choosing.calibration import best_tree, ranked
 from modelyard.heads.choosing.choice import ChosenTree, choose_tree
@@ -106,8 +105,7 @@ def exact_ways_of(decoder: Decoder, full: Tree, told: argparse.Namespace) -> lis
     """Plain decoding as usual, then all in passes of one shape: their tokens are to be the same."""
     simple = DecodeSettings(max_new_tokens=told.tokens)
     looking = DecodeSettings(max_new_tokens=told.tokens, lookup=LOOKUP)
-    fixed = Base.open(told.base, dtype=told.dtype)
-    fix_sums(fixed.model)
+    fixed = Base.open(told.base, dtype=told.dtype, fixed_sums=True)
     heads = load_heads(told.heads, fixed)
     plain = Decoder(fixed, fixed_rows=FIXED_ROWS)
     ways = [

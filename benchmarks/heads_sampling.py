@@ -67,10 +67,11 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--file", type=Path, default=PROMPTS, help="of prompts, as `heads bench` reads it")
     told = parser.parse_args()
     torch.set_num_threads(1)
     decoder = open_decoder(told.base, told.heads, dtype=told.dtype)
-    read = read_prompts(PROMPTS, decoder.base.tokenizer)
+    read = read_prompts(told.file, decoder.base.tokenizer)
     prompts = [read[i * len(read) // told.prompts] for i in range(told.prompts)]
     print(f"tree of {decoder.tree.size} nodes, {len(prompts)} prompts")
     print("| temperature | way | tokens a pass | CPU ms a token | CPU speed-up |\n|---|---|---|---|---|")

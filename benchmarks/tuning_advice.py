@@ -1,12 +1,14 @@
-"""What advice costs and brings: `hybrid` beside its own optimiser and random search, on the mixed case.
+"""What advice costs and brings: `hybrid` beside its own optimiser, `autoresearch`, and random search.
 
     python benchmarks/tuning_advice.py [--seeds 20] [--optimisers tpe cmaes] [--endpoint URL --model NAME]
 
-Without an endpoint the adviser is a server of ours that answers as a weak model does: the default
-configuration with some noise, whatever the results (modelyard.testing.scripted_answers). With one it is
-that model. The same seeds and 40 trials for all, the default configuration first; the gap to the lowest
-value of the function, its median and quartiles, and the median of the paired differences with a 95 %
-interval by 10,000 resamples of the seeds.
+On the mixed case. Without an endpoint the adviser is a server of ours that answers as a weak model does: the
+default configuration with some noise, whatever the results, and for `autoresearch` as one who knows nothing
+and moves one parameter at a time, by the verdicts in its notebook (modelyard.testing.scripted_answers); what
+that one draws follows from the program, in which the seed stands. With an endpoint it is that model. The same
+seeds and 40 trials for all, the default configuration first; the gap to the lowest value of the function, its
+median and quartiles, and the median of the paired differences to the searcher's optimiser (where it has none,
+to the first one) with a 95 % interval by 10,000 resamples of the seeds.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ from modelyard.tuning.spaces.space import Parameter, Space
 from tuning_race_cases import MIXED, Axis
 
 _RESAMPLES = 10_000
+#: Sources of trials that a model proposed.
+BY_MODEL = ("llm", "autoresearch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ def search(name: str, seed: int, options: Mapping[str, Any], folder: Path) -> Se
     best = min((trial for trial in trials if trial.values), key=lambda trial: trial.value or 0.0)
     return Search(
         gap=best_value(trials) - MIXED.lowest, best_by=best.source,
-        advised=sum(trial.source == "llm" for trial in trials), calls=len(calls),
+        advised=sum(trial.source in BY_MODEL for trial in trials), calls=len(calls),
         refused=sum(call.outcome != "taken" for call in calls),
         tokens=sum(call.prompt_tokens + call.completion_tokens for call in calls),
         latency_s=sum(call.latency_s for call in calls),
@@ -129,7 +133,7 @@ def row(name: str, found: Sequence[Search], beside: Sequence[Search] | None) -> 
         cells += [f"{median(differences):+.4f} ({ends[0]:+.4f} to {ends[1]:+.4f})"]
         cells += [f"{sum(d < 0 for d in differences)} of {len(differences)}"]
     asked = sum(each.calls for each in found)
-    best_by_model = sum(each.best_by == "llm" for each in found)
+    best_by_model = sum(each.best_by in BY_MODEL for each in found)
     cells += (
         [f"{sum(each.advised for each in found) / len(found):.1f}", str(best_by_model)] if asked else ["", ""]
     )
@@ -139,14 +143,16 @@ def row(name: str, found: Sequence[Search], beside: Sequence[Search] | None) -> 
 def compare(adviser: Adviser, optimisers: Sequence[str], seeds: int, folder: Path) -> dict[str, list[Search]]:
     """All searches, by what made them."""
     found: dict[str, list[Search]] = {}
-    plain = {name: (name, {}) for name in ("random", *optimisers)}
+    plain: dict[str, tuple[str, Mapping[str, Any]]] = {name: (name, {}) for name in ("random", *optimisers)}
     asking = {"endpoint": adviser.endpoint, "model": adviser.model, **adviser.options}
     mixed = {f"hybrid, {name}": ("hybrid", {**asking, "optimiser": name}) for name in optimisers}
-    for label, (name, options) in {**plain, **mixed}.items():
+    alone = {"autoresearch": ("autoresearch", asking)}
+    for label, (name, options) in {**plain, **mixed, **alone}.items():
         for seed in range(seeds):
             begun = time.monotonic()
+            own = {**options, "program": f"Search {seed}."} if name == "autoresearch" else options
             try:
-                one = search(name, seed, options, folder / f"{label}-{seed}")
+                one = search(name, seed, own, folder / f"{label}-{seed}")
             except TuneError as error:
                 sys.stderr.write(f"{label}, seed {seed}: {error}\n")
                 break
@@ -164,7 +170,8 @@ def report(found: Mapping[str, Sequence[Search]], optimisers: Sequence[str]) -> 
     ]
     for label in found:
         name = label.removeprefix("hybrid, ")
-        beside = found[name][: len(found[label])] if label != name and name in optimisers else None
+        other = name if label != name else optimisers[0] if label in BY_MODEL else None
+        beside = found[other][: len(found[label])] if other is not None and other in found else None
         lines.append(row(label, found[label], beside))
     asked = [each for searches in found.values() for each in searches if each.calls]
     calls = sum(each.calls for each in asked)

@@ -6,7 +6,6 @@ standard error when the work cannot be done.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +14,9 @@ from typing import Any
 
 from modelyard.core.clock import Clock, stamp, utc_now
 from modelyard.core.digests import digest_path
-from modelyard.core.errors import ModelyardError
 from modelyard.core.faults import Section, json_section
 from modelyard.core.files import write_json, write_whole
+from modelyard.core.verbs import carry_out
 from modelyard.ensemble.backtest import Backtest, backtest_digest, backtest_policy
 from modelyard.ensemble.integrate import integrate_tables
 from modelyard.ensemble.policy import Excluded, read_policy, write_policy
@@ -41,20 +40,11 @@ class Spec:
 
 def main(arguments: Sequence[str] | None = None, *, clock: Clock = utc_now) -> int:
     """Run one verb; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m modelyard.ensemble", description=__doc__)
-    parser.add_argument("verb", choices=("integrate", "backtest"))
-    parser.add_argument("spec", type=Path)
-    options = parser.parse_args(arguments)
-    try:
-        spec = read_spec(options.spec)
-        if options.verb == "integrate":
-            integrate(spec, clock)
-        else:
-            backtest(spec)
-    except ModelyardError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    verbs = {
+        "integrate": lambda path: integrate(read_spec(path), clock),
+        "backtest": lambda path: backtest(read_spec(path)),
+    }
+    return carry_out(arguments, verbs, room="ensemble", about=__doc__)
 
 
 def read_spec(path: Path) -> Spec:

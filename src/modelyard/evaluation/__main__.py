@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelyard.core.errors import ModelyardError
 from modelyard.core.signals import caught_signals
+from modelyard.core.verbs import exit_status
 from modelyard.evaluation.interview import Surroundings
 from modelyard.evaluation.shards import ask_shard
 
@@ -23,15 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m modelyard.evaluation", description=__doc__)
     parser.add_argument("spec", type=Path)
     chosen = parser.parse_args(arguments)
-    try:
-        with caught_signals() as caught:
-            around = Surroundings(environment=dict(os.environ), stop=lambda: caught[0] if caught else "")
-            asked = ask_shard(chosen.spec, around)
-    except ModelyardError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    return exit_status(lambda: _ask(chosen.spec))
+
+
+def _ask(spec: Path) -> None:
+    with caught_signals() as caught:
+        around = Surroundings(environment=dict(os.environ), stop=lambda: caught[0] if caught else "")
+        asked = ask_shard(spec, around)
     sys.stdout.write(f"{asked} questions asked\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,17 +6,16 @@ are there already are left alone. Status 1 and the reason on standard error when
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelyard.core.errors import ModelyardError
 from modelyard.core.faults import Section, json_section
 from modelyard.core.files import write_json
-from modelyard.heads.base import DTYPE_NAMES
+from modelyard.core.verbs import carry_out
+from modelyard.heads.config import DTYPE_NAMES
 from modelyard.heads.learning.joint import JointSettings
 from modelyard.heads.learning.making import Order, make_heads
 from modelyard.heads.learning.self_distillation import DistilSettings
@@ -36,16 +35,7 @@ class Spec:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m modelyard.heads", description=__doc__)
-    parser.add_argument("verb", choices=("train",))
-    parser.add_argument("spec", type=Path)
-    chosen = parser.parse_args(arguments)
-    try:
-        carry_out(read_spec(chosen.spec))
-    except ModelyardError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    return carry_out(arguments, {"train": train}, room="heads", about=__doc__)
 
 
 def read_spec(path: Path) -> Spec:
@@ -132,8 +122,9 @@ def _joint(section: Section) -> JointSettings | None:
     return settings
 
 
-def carry_out(spec: Spec) -> None:
-    """Train, and write what was made."""
+def train(path: Path) -> None:
+    """Train as a file says, and write what was made."""
+    spec = read_spec(path)
     trained = make_heads(spec.order, clock=time.monotonic)
     told = {name: trained.facts[name] for name in ("method", "data", "tokens", "steps", "accuracy")}
     write_json(spec.record, {"schema": SCHEMA, "output": str(spec.order.output), **told})

@@ -16,11 +16,10 @@ from typing import Any
 import torch
 
 from modelyard.core.errors import HeadsError
-from modelyard.heads.attention import group_queries
+from modelyard.heads.attention import fix_sums, group_queries
+from modelyard.heads.config import DTYPE_NAMES
 from modelyard.heads.fingerprint import fingerprint
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DTYPE_NAMES = tuple(_DTYPES)
 #: Attention over all that came before; a tree cannot be checked through anything else.
 _FULL = "full_attention"
 _PROBE = (1, 2, 3)
@@ -37,19 +36,23 @@ class Base:
     tokenizer: Any
 
     @classmethod
-    def open(cls, folder: Path, *, dtype: str = "float32", device: str = "cpu") -> Base:
+    def open(
+        cls, folder: Path, *, dtype: str = "float32", device: str = "cpu", fixed_sums: bool = False
+    ) -> Base:
         """Load a checkpoint.
 
         Args:
             folder: As transformers' `save_pretrained` writes it.
             dtype: What weights are held and computed in: float32, bfloat16 or float16.
             device: Of torch.
+            fixed_sums: Let attention under a mask sum in a fixed order; see `fix_sums`.
 
         Raises:
-            HeadsError: It cannot be loaded, or a tree cannot be checked through its layers.
+            HeadsError: It cannot be loaded, a tree cannot be checked through its layers, or its attention
+                is none whose sums can be fixed.
         """
-        if dtype not in _DTYPES:
-            raise HeadsError(f"dtype: {dtype!r} is none of {', '.join(_DTYPES)}; choose one")
+        if dtype not in DTYPE_NAMES:
+            raise HeadsError(f"dtype: {dtype!r} is none of {', '.join(DTYPE_NAMES)}; choose one")
         if not (folder / "config.json").is_file():
             raise HeadsError(f"{folder}: is no folder with a config.json; give the folder of a checkpoint")
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -57,11 +60,14 @@ class Base:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, dtype=_DTYPES[dtype]
+                folder, local_files_only=True, dtype=getattr(torch, dtype)
             )
         except Exception as error:  # whatever a model's own code raises
             raise HeadsError(f"{folder}: cannot be loaded ({error}); mend the checkpoint") from error
-        return cls.of(model.to(device), tokenizer=tokenizer, folder=folder)
+        base = cls.of(model.to(device), tokenizer=tokenizer, folder=folder)
+        if fixed_sums:
+            fix_sums(base.model)
+        return base
 
     @classmethod
     def of(cls, model: Any, *, tokenizer: Any, folder: Path) -> Base:

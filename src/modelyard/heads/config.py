@@ -20,6 +20,10 @@ from modelyard.core.faults import Section, json_section
 SCHEMA = "modelyard.heads/1"
 RECORD, TENSORS, TREE = "heads.json", "heads.safetensors", "tree.json"
 _MOST_HEADS = 64
+#: Of a head's drafts so many are looked at, in measuring and for trees: Medusa's own limit.
+RANKS = 10
+#: What a base is held and computed in.
+DTYPE_NAMES = ("float32", "bfloat16", "float16")
 
 Projection = Literal["shared", "own"]
 
@@ -89,6 +93,21 @@ def read_record(folder: Path) -> HeadsRecord:
     section.close()
     section.faults.raise_if_any()
     return HeadsRecord(config=config, training=training if isinstance(training, dict) else {})
+
+
+def base_of(folder: Path, told: Path | None = None) -> Path:
+    """Where the base of a folder of heads is: as told, else where it lay when they were made.
+
+    Raises:
+        HeadsError: Nothing is told, and it is not there any more.
+        DocumentError: With every fault of the record.
+    """
+    if told is not None:
+        return told
+    name = read_record(folder).config.base_name
+    if not (name and Path(name, "config.json").is_file()):
+        raise HeadsError(f"{folder}: their base {name!r} is not there; give it by --base")
+    return Path(name)
 
 
 def _config(section: Section) -> HeadsConfig:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from modelyard.core.digests import digest_json, digest_path
 from modelyard.core.errors import CheckpointError, EngineError, HeadsError
 from modelyard.core.faults import Section
+from modelyard.heads.config import DTYPE_NAMES
 from modelyard.results.engines import THIS_MACHINE, Question, Reply
 from modelyard.results.engines.letters import likeliest_of
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from modelyard.heads.decoding.decoder import Decoder
     from modelyard.heads.decoding.settings import DecodeSettings
 
-_DTYPES = ("float32", "bfloat16", "float16")
 #: Files beside the weights that change what is asked and answered: tokenizer, template, configs.
 _BESIDE = ("*.json", "*.jinja", "*.model", "*.txt")
 
@@ -67,7 +67,7 @@ class HeadsSettings:
             base_digest=_base_digest(base, section),
             heads_digest=_heads_digest(heads, section),
             options=options,
-            dtype=section.choice("dtype", "float32", _DTYPES),
+            dtype=section.choice("dtype", "float32", DTYPE_NAMES),
             device=section.text("device", "cpu"),
         )
 

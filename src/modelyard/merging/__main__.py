@@ -7,16 +7,15 @@ when the work cannot be done.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard.core.digests import digest_json
-from modelyard.core.errors import ModelyardError
 from modelyard.core.faults import json_section
 from modelyard.core.files import write_json
+from modelyard.core.verbs import carry_out
 from modelyard.merging.chain import run_chain
 from modelyard.merging.config import read_recipes
 from modelyard.merging.engine import MergeOptions, read_record
@@ -39,16 +38,8 @@ class Spec:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m modelyard.merging", description=__doc__)
-    parser.add_argument("verb", choices=("merge",))
-    parser.add_argument("spec", type=Path)
-    chosen = parser.parse_args(arguments)
-    try:
-        merge(read_spec(chosen.spec))
-    except ModelyardError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    verbs = {"merge": lambda path: merge(read_spec(path))}
+    return carry_out(arguments, verbs, room="merging", about=__doc__)
 
 
 def read_spec(path: Path) -> Spec:

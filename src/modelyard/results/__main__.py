@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelyard.core.errors import ModelyardError
+from modelyard.core.verbs import exit_status
 from modelyard.results.collect import collect, read_spec
 
 
@@ -22,13 +22,7 @@ def main(argv: Sequence[str]) -> int:
         "spec", type=Path, help="JSON: models [{name, path}], truth, predictions_out, truth_out"
     )
     arguments = parser.parse_args(argv)
-    try:
-        collected = collect(read_spec(arguments.spec))
-    except ModelyardError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write(f"{collected.as_json()}\n")
-    return 0
+    return exit_status(lambda: sys.stdout.write(f"{collect(read_spec(arguments.spec)).as_json()}\n"))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 It needs the report and the files beside it, and nothing of ours: what is stated (signature, digests,
 counts, effect and interval, p-values, e-values, critical failures, losses, verdict) is found anew with
 code of its own, from the definitions in the documentation, and every difference is a fault that names the
-field, the value stated and the value found. Planning figures (`power`) are taken as they are, and of the
-secondary comparisons all but the correction for their number.
+field, the value stated and the value found. So are the secondary comparisons, by tag. Planning figures
+(`power`) are taken as they are.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +20,13 @@ from modelyard.verify.design import design_faults
 from modelyard.verify.dossier import SIDES, read_dossier
 from modelyard.verify.estimates import method_fault
 from modelyard.verify.judgement import Judgement, judge
-from modelyard.verify.lines import NUMBER, file_digest, is_of
+from modelyard.verify.lines import NUMBER, close, file_digest, is_of
 from modelyard.verify.looks import Look
-from modelyard.verify.reasons import holm_faults, reason_faults
+from modelyard.verify.reasons import reason_faults
+from modelyard.verify.secondary import secondary_faults
 from modelyard.verify.signature import check_signature, read_record, trusted_in
 
 SCHEMA = "modelyard.paired_eval_report/1"
-#: How far two computations of one number may lie apart.
-_RELATIVE, _ABSOLUTE = 1e-6, 1e-9
 _VERDICTS = ("pass", "fail", "inconclusive")
 #: Fields of the report that are used here, with their types.
 _FORM = {
@@ -111,7 +109,7 @@ def _recomputed(folder: Path, report: Mapping[str, Any]) -> tuple[str, list[str]
         faults += _differences(field, report[field], value)
     faults += _p_faults(report["p_value"], found.estimate.p)
     faults += _look_faults(report["looks"], found.looks)
-    faults += holm_faults(report.get("secondary", []))
+    faults += secondary_faults(report.get("secondary", []), dossier, design)
     verdict = found.verdict(design, *_decisive(report, found))
     if report["verdict"] != verdict:
         faults.append(_fault("verdict", report["verdict"], verdict))
@@ -130,7 +128,7 @@ def _decisive(report: Mapping[str, Any], found: Judgement) -> tuple[float, float
 def _p_faults(stated: float, found: tuple[float, float]) -> list[str]:
     """Where draws of a bootstrap tie with what was observed, any p-value between the two is right."""
     least, most = found
-    if least <= stated <= most or _close(stated, least) or _close(stated, most):
+    if least <= stated <= most or close(stated, least) or close(stated, most):
         return []
     return [_fault("p_value", stated, most)]
 
@@ -175,13 +173,9 @@ def _differences(place: str, stated: Any, found: Any) -> list[str]:
             for fault in _differences(f"{place}[{number}]", one, other)
         ]  # fmt: skip
     if isinstance(found, float) and is_of(stated, NUMBER):
-        return [] if _close(stated, found) else [_fault(place, stated, found)]
+        return [] if close(stated, found) else [_fault(place, stated, found)]
     same = stated == found and isinstance(stated, bool) == isinstance(found, bool)
     return [] if same else [_fault(place, stated, found)]
-
-
-def _close(stated: float, found: float) -> bool:
-    return math.isclose(stated, found, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
 
 
 def _fault(place: str, stated: object, found: object) -> str:

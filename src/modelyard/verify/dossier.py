@@ -26,7 +26,14 @@ _ANSWER = {
     "critical": bool, "latency_s": (*NUMBER, type(None)), "prompt_tokens": (int, type(None)),
     "completion_tokens": (int, type(None)), "cost_usd": (*NUMBER, type(None)),
 }  # fmt: skip
-_ITEM = {"prompt_id": str, "scorer": dict, "critical": bool, "cluster": (str, type(None)), "weight": NUMBER}
+_ITEM = {
+    "prompt_id": str,
+    "scorer": dict,
+    "critical": bool,
+    "cluster": (str, type(None)),
+    "weight": NUMBER,
+    "tags": list,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,7 @@ class Item:
     critical: bool
     scorer: str
     scorer_version: str | None
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +153,7 @@ def _item(line: Mapping[str, Any]) -> Item:
         critical=line["critical"],
         scorer=str(line["scorer"].get("id")),
         scorer_version=None if version is None else str(version),
+        tags=tuple(str(tag) for tag in line["tags"]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import rfc8785
 from modelyard.verify.signature import read_record
 
 NUMBER = (int, float)
+#: How far two computations of one number may lie apart.
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9
 
 
 def file_digest(content: bytes) -> str:
@@ -74,3 +77,8 @@ def is_of(value: object, kind: Any) -> bool:
     """Whether a JSON value is of a type; true and false are no numbers."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
     return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+
+
+def close(stated: float, found: float) -> bool:
+    """Whether two computations give the same number."""
+    return math.isclose(stated, found, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)

@@ -1,16 +1,14 @@
-"""Whether the sentences of a report say what decided, and its corrected p-values what they should.
+"""Whether the sentences of a report say what decided.
 
 The wording of a sentence is its author's; the figures in it are not.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from modelyard.verify.judgement import Judgement
-from modelyard.verify.lines import NUMBER, is_of
 
 
 def reason_faults(report: Mapping[str, Any], found: Judgement) -> list[str]:
@@ -41,29 +39,3 @@ def _facts(report: Mapping[str, Any], found: Judgement) -> Iterator[tuple[str, l
             yield f"the broken budget of {what} items", [str(len(broken)), what, broken[0]]
     if found.critical_unasked:
         yield "the critical items that were not asked", [str(found.critical_unasked), "critical"]
-
-
-def holm_faults(secondary: object) -> list[str]:
-    """Where Holm's step-down correction of secondary p-values is another one."""
-    form = {"metric": str, "p": NUMBER, "holm_p": NUMBER}
-    if not isinstance(secondary, list) or not all(
-        isinstance(each, dict) and all(is_of(each.get(name), kind) for name, kind in form.items())
-        for each in secondary
-    ):
-        return ["secondary: an entry does not have metric, p and holm_p"]
-    due = _holm([each["p"] for each in secondary])
-    return [
-        f"secondary.{each['metric']}.holm_p: the report states {each['holm_p']!r}, by Holm it is {value!r}"
-        for each, value in zip(secondary, due, strict=True)
-        if not math.isclose(each["holm_p"], value, rel_tol=1e-6, abs_tol=1e-9)
-    ]
-
-
-def _holm(p_values: Sequence[float]) -> list[float]:
-    """Each p times how many are not smaller, never below that of a smaller one."""
-    count, ranked = len(p_values), sorted(range(len(p_values)), key=lambda number: p_values[number])
-    due, least = [0.0] * count, 0.0
-    for rank, number in enumerate(ranked):
-        least = max(least, min(1.0, (count - rank) * p_values[number]))
-        due[number] = least
-    return due

@@ -147,6 +147,13 @@ class TestTree:
         chosen = 0 if told["predicted"] is None else told["predicted"]["nodes"]
         assert len(told["choices"]) == chosen and "timing" not in done.stderr
 
+    def test_the_choice_is_drawn(self, heads, texts, tmp_path):
+        picture = tmp_path / "tree.svg"
+        done = call(tree.command, heads, "--calibrate", texts, "--budget", 3, "--plot", picture)
+        assert done.exit_code == 0 and "3 nodes, each by the rank of its token" in picture.read_text()
+        with pytest.raises(HeadsError, match=r"a picture ends in \.png or \.svg"):
+            call(tree.command, heads, "--calibrate", tmp_path / "none.jsonl", "--plot", "a.gif")
+
     def test_what_cannot_be_is_told(self, heads, texts, tmp_path):
         for wrong in (0, 64, "many"):
             done = call(tree.command, heads, "--calibrate", texts, "--budget", wrong)
@@ -181,6 +188,12 @@ class TestBench:
         )
         assert told[0]["tokens_per_pass"] == [1.0] * 3 and told[0]["wall_speedup"] == [1.0] * 3
         assert told[1]["tokens_per_pass"][0] > 1
+
+    def test_the_ways_are_drawn(self, tiny_base_folder, heads, prompts, tmp_path):
+        asked = (tiny_base_folder, heads, "--prompts", prompts, "--max-new-tokens", 5, "--no-regret")
+        done = call(bench.command, *asked, "--plot", tmp_path / "bench.svg", "--json")
+        assert len(json.loads(done.stdout)) == 4
+        assert "tree and lookup" in (tmp_path / "bench.svg").read_text()
 
     def test_a_table_and_fewer_ways(self, tiny_base_folder, heads, prompts):
         asked = (tiny_base_folder, heads, "--prompts", prompts, "--max-new-tokens", 5)

@@ -65,6 +65,16 @@ def test_export_and_import_bring_back_the_same_heads(layout, stored, tiny_base, 
     assert sorted(each.name for each in tmp_path.iterdir()) == ["back", "heads", "out"]
 
 
+def test_the_base_is_found_in_the_record(stored, tiny_base_folder, tmp_path):
+    heads = stored()
+    asked = (heads, "--format", "medusa2", "--output", tmp_path / "out")
+    with pytest.raises(HeadsError, match=r"heads: their base 'tiny' is not there; give it by --base"):
+        call(export.command, *asked)
+    record = json.loads((heads / "heads.json").read_text())
+    (heads / "heads.json").write_text(json.dumps({**record, "base_name": str(tiny_base_folder)}))
+    assert "are the same numbers" in call(export.command, *asked).output
+
+
 def test_without_verification_nothing_is_claimed(stored, tiny_base_folder, tmp_path):
     options = ("--base", tiny_base_folder, "--format", "medusa2", "--output", tmp_path / "out")
     done = call(export.command, stored(), *options, "--no-verify", "--base-name", "my/base")

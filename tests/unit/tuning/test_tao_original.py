@@ -272,7 +272,8 @@ def test_the_arguments_of_the_lower_level():
         assert own[name].default == parameter.default
     assert list(own) == list(inspect.signature(AutoML.__init__).parameters)
     methods = ("next_recommendation", "report_result", "get_best", "get_progress", "get_history",
-               "get_pareto_front", "get_status", "is_complete", "finish")  # fmt: skip
+               "get_pareto_front", "get_status", "is_complete", "finish", "get_required_checkpoint_job_ids",
+               "get_verified_full_fidelity_best", "get_algorithm_state")  # fmt: skip
     for name in methods:
         theirs_takes, ours_takes = (inspect.signature(getattr(kind, name)) for kind in (AutoML, OurAutoML))
         assert list(ours_takes.parameters) == list(theirs_takes.parameters)

@@ -15,6 +15,7 @@ from modelyard.core.digests import canonical_json, digest_bytes
 from modelyard.core.signing import Signer
 from modelyard.evidence.design import Design, chosen_method
 from modelyard.evidence.outcomes import Item, Outcome, Outcomes, asking_order
+from modelyard.evidence.secondary import tag_comparisons
 from modelyard.evidence.sequential import Advice, Monitor
 from modelyard.evidence.verdict import judge
 
@@ -31,6 +32,8 @@ class Case:
     design: Design
     # (item, side, sample) of answers that never came.
     missing: frozenset[tuple[str, str, int]] = field(default_factory=frozenset)
+    # Of each item by its id; none where it is not there.
+    tags: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def order(self) -> tuple[Item, ...]:
@@ -129,7 +132,8 @@ def pack_lines(made: Case) -> list[dict[str, Any]]:
         {
             "prompt_id": item.id, "prompt": "?", "answers": ["!"], "choices": [],
             "scorer": {"id": "exact", "params": {}}, "critical": item.critical,
-            "cluster": None if item.cluster == item.id else item.cluster, "weight": item.weight, "tags": [],
+            "cluster": None if item.cluster == item.id else item.cluster, "weight": item.weight,
+            "tags": list(made.tags.get(item.id, ())),
             "split": "certify",
         }
         for item in sorted(made.items, key=lambda item: item.id)
@@ -182,7 +186,10 @@ def parts(made: Case, beyond: int = 0) -> Parts:
         "candidate": {"name": "new", "digest": digest_bytes(b"new"), "identity": {}},
         "decoding": {}, "judge": None, "items_asked": len(outcomes.answered), **judgement.to_json(),
         "look": {"split_looks": 1, "retired_at": 20}, "raw_outputs": "answers.jsonl",
-        "raw_outputs_digest": "", "code_digest": digest_bytes(b""), "secondary": [],
+        "raw_outputs_digest": "", "code_digest": digest_bytes(b""),
+        "secondary": tag_comparisons(
+            outcomes, {item.id: made.tags.get(item.id, ()) for item in made.items}, made.design
+        ),
     }  # fmt: skip
     report = json.loads(json.dumps(report))
     return Parts(report=report, answers=answer_lines(made, outcomes), pack=pack_lines(made))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,61 @@ def test_it_finds_what_the_issuing_code_states(tmp_path, key, trusted, kind, cla
         assert verdict.candidate_digest == digest_bytes(b"new")
         assert verdict.baseline_digest == digest_bytes(b"old")
         assert (verdict.key_id, verdict.report_digest) == (key.key_id, digest_bytes(report.read_bytes()))
+
+
+def tagged(made: Case) -> Case:
+    """The same with tags that some have, all have, one has, and the later ones have."""
+    tags = {
+        item.id: ["all", "odd" if number % 2 else "even", *(["late"] if number % 3 == 0 else []),
+                  *(["one"] if number == 4 else [])]
+        for number, item in enumerate(made.items)
+    }  # fmt: skip
+    return replace(made, tags=tags)
+
+
+@pytest.mark.parametrize("early", [{}, SEQUENTIAL], ids=["fixed", "sequential"])
+@pytest.mark.parametrize("claim", [{}, AGAINST], ids=["superiority", "margin"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_secondary_comparisons_are_found_anew(tmp_path, key, trusted, kind, claim, early):
+    """By tag, each with the method that fits its items, corrected together."""
+    for seed, n in enumerate((12, 50)):
+        made = parts(tagged(case(kind, seed, n, bootstrap=200, **claim, **early)))
+        stated = [each["metric"] for each in made.report["secondary"]]
+        if made.report["items_asked"] == n:
+            assert stated == ["score of even", "score of late", "score of odd"]
+        assert verify_certificate(made.write(tmp_path, key), trusted).faults == ()
+
+
+@pytest.mark.parametrize("name", ["n", "delta", "p", "holm_p"])
+def test_no_figure_of_a_secondary_comparison_is_believed(tmp_path, key, name):
+    made = parts(tagged(PASSING))
+    made.report["secondary"][1][name] += 1 if name == "n" else 0.001
+    (*_, fault) = verify_certificate(made.write(tmp_path, key), None).faults
+    assert fault.startswith(("secondary.score of late." + name, "secondary.score of late.holm_p"))
+    assert str(made.report["secondary"][1][name]) in fault or name == "p"
+
+
+def test_no_tag_is_left_out_made_up_or_named_otherwise(tmp_path, key):
+    def without(stated):
+        stated.pop(0)
+
+    def doubled(stated):
+        stated.append(stated[0])
+
+    def renamed(stated):
+        stated[0]["metric"] = "score of mean"
+
+    for change in (without, doubled, renamed):
+        made = parts(tagged(PASSING))
+        change(made.report["secondary"])
+        (fault,) = verify_certificate(made.write(tmp_path, key), None).faults
+        assert fault.startswith("secondary: the report states [") and fault.endswith(
+            "the answers give ['score of even', 'score of late', 'score of odd']"
+        )
+    made = parts(PASSING)
+    made.report["secondary"] = [{"metric": "score of even", "n": 50, "delta": 0.2, "p": 0.01, "holm_p": 0.01}]
+    (fault,) = verify_certificate(made.write(tmp_path, key), None).faults
+    assert fault.endswith("the answers give []")
 
 
 PASSING = decided(30, 10, 60, critical=(50, 60, 70), method="mcnemar_exact")

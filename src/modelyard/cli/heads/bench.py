@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelyard.cli.heads.loading import counted, machine_options
+from modelyard.cli.heads.options import plot_option
 from modelyard.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 @click.option("--lookup", type=click.IntRange(min=0), default=6, show_default=True, help="Places for lookup.")
 @click.option("--regret/--no-regret", default=True, help="Hold the tokens against BASE in float32.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@plot_option
 @machine_options
 @json_option
-def command(base: Path, heads: Path, prompts: Path, as_json: bool, **told: Any) -> None:
+def command(base: Path, heads: Path, prompts: Path, as_json: bool, plot: Path | None, **told: Any) -> None:
     """Decode every prompt plainly, with the tree of HEADS, and with prompt lookup, in turns.
 
     Told are tokens of a pass, milliseconds for each token, and how many times faster than plain decoding by
@@ -51,6 +53,10 @@ def command(base: Path, heads: Path, prompts: Path, as_json: bool, **told: Any) 
             _ways(decoder, told["max_new_tokens"], told["lookup"]), read, reference=reference,
             seed=told["seed"], observe=observe,
         )  # fmt: skip
+    if plot is not None:
+        from modelyard.heads.pictures import bench_picture, write_picture
+
+        write_picture(bench_picture(results), plot)
     if as_json:
         print_json([each.as_json() for each in results])
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from modelyard.cli.heads.options import Places, place_options
+from modelyard.cli.heads.options import Places, place_options, recorded_base_option
 from modelyard.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -24,20 +24,23 @@ LAYOUT_NAMES = ("medusa", "medusa2", "vllm", "tgi", "economize")
     "--verify/--no-verify", default=True, show_default=True, help="Read it back and compare logits."
 )
 @place_options
+@recorded_base_option
 @json_option
-def command(heads: Path, layout: str, verify: bool, places: Places, as_json: bool) -> None:
+def command(heads: Path, base: Path | None, layout: str, verify: bool, places: Places, as_json: bool) -> None:
     """Write HEADS in a layout that other programs read.
 
     medusa: FasterDecoding's own, with a projection for each head. medusa2: its later one, where heads share
     the base's. vllm: vLLM up to 0.32. tgi: text-generation-inference. economize: economize 0.3. What a layout
     cannot hold is refused, and what is otherwise than one may think is said.
     """
+    from modelyard.heads.config import base_of
     from modelyard.heads.formats import LAYOUTS
     from modelyard.heads.formats.converting import export_heads
 
     done = export_heads(
-        heads, places.base, places.output, layout=LAYOUTS[layout], base_name=places.base_name, verify=verify
-    )
+        heads, base_of(heads, base), places.output, layout=LAYOUTS[layout],
+        base_name=places.base_name, verify=verify,
+    )  # fmt: skip
     if as_json:
         print_json(done.as_json())
         return

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from modelyard.cli.progress import counting_bars
+from modelyard.heads.config import DTYPE_NAMES
 
 
 def machine_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -28,7 +29,7 @@ def machine_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--threads", type=click.IntRange(min=1), help="Of torch. [default: its own]"),
         click.option("--device", default="cpu", show_default=True, help="Of torch."),
         click.option(
-            "--dtype", type=click.Choice(("float32", "bfloat16", "float16")), default="float32",
+            "--dtype", type=click.Choice(DTYPE_NAMES), default="float32",
             show_default=True, help="What BASE computes in.",
         ),
     ):  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from modelyard.cli.heads.loading import machine_options
 from modelyard.cli.options import json_option, print_json
 from modelyard.cli.progress import counting_bars
 
@@ -120,14 +121,6 @@ _SHOWN_RANKS = (1, 3, 5, 10)
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all that is drawn."
 )
 @click.option(
-    "--dtype",
-    type=click.Choice(("float32", "bfloat16", "float16")),
-    default="float32",
-    show_default=True,
-    help="What BASE computes in.",
-)
-@click.option("--device", default="cpu", show_default=True, help="Of torch.")
-@click.option(
     "--work",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -155,6 +148,7 @@ _SHOWN_RANKS = (1, 3, 5, 10)
     help="Where that base goes, on which alone the heads work. [default: OUTPUT.base]",
 )
 @click.option("--dry-run", is_flag=True, help="Check everything and tell what would be trained.")
+@machine_options
 @json_option
 def command(base: Path, dry_run: bool, as_json: bool, **told: Any) -> None:
     """Train heads on BASE, a frozen model, from texts or from what it writes itself.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from modelyard.cli.heads.loading import counted, machine_options
+from modelyard.cli.heads.options import plot_option, recorded_base_option
 from modelyard.cli.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ class _Budget(click.ParamType[int | None]):
 
 @click.command(name="tree")
 @click.argument("heads", type=click.Path(path_type=Path))
-@click.option(
-    "--base", type=click.Path(path_type=Path), help="Their base. [default: where it lay when they were made]"
-)
+@recorded_base_option
 @click.option(
     "--calibrate", "data", type=click.Path(path_type=Path), required=True, metavar="FILE.jsonl",
     help="Texts that they were not trained on, best written by BASE.",
@@ -42,9 +41,10 @@ class _Budget(click.ParamType[int | None]):
     help="Seconds that pass, or of the processor.",
 )  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Tell what would be chosen; write nothing.")
+@plot_option
 @machine_options
 @json_option
-def command(heads: Path, data: Path, as_json: bool, dry_run: bool, **told: Any) -> None:
+def command(heads: Path, data: Path, as_json: bool, dry_run: bool, plot: Path | None, **told: Any) -> None:
     """Choose the tree by which HEADS decode fastest on this machine, and write it into their folder.
 
     Which ranks are checked comes from what led to the next tokens of the texts; how many, from timed passes.
@@ -53,11 +53,12 @@ def command(heads: Path, data: Path, as_json: bool, dry_run: bool, **told: Any) 
     """
     from modelyard.heads.base import Base
     from modelyard.heads.choosing.choice import choose_tree, write_choice
+    from modelyard.heads.config import base_of
     from modelyard.heads.decoding.decoder import Decoder
     from modelyard.heads.learning.data import read_corpus
     from modelyard.heads.model import load_heads
 
-    base = Base.open(_base_of(heads, told["base"]), dtype=told["dtype"], device=told["device"])
+    base = Base.open(base_of(heads, told["base"]), dtype=told["dtype"], device=told["device"])
     corpus = read_corpus(data, base.tokenizer, ends=base.end_tokens)
     with counted("timing", quiet=as_json) as observe:
         choice = choose_tree(
@@ -66,20 +67,14 @@ def command(heads: Path, data: Path, as_json: bool, dry_run: bool, **told: Any) 
         )  # fmt: skip
     if not dry_run:
         write_choice(heads, choice)
+    if plot is not None:
+        from modelyard.heads.pictures import choice_picture, write_picture
+
+        write_picture(choice_picture(choice), plot)
     if as_json:
         print_json(choice.as_json())
         return
     _show(choice)
-
-
-def _base_of(heads: Path, told: Path | None) -> Path:
-    from modelyard.core.errors import HeadsError
-    from modelyard.heads.config import read_record
-
-    name = read_record(heads).config.base_name
-    if told is None and not (name and Path(name, "config.json").is_file()):
-        raise HeadsError(f"{heads}: their base {name!r} is not there; give it by --base")
-    return told or Path(name)
 
 
 def _show(choice: ChosenTree) -> None:

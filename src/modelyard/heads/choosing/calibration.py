@@ -23,12 +23,11 @@ from numpy.typing import NDArray
 from modelyard.core.errors import HeadsError
 from modelyard.heads.base import Base
 from modelyard.heads.choosing.ranks import rank_paths, within
+from modelyard.heads.config import RANKS
 from modelyard.heads.learning.data import Corpus, TokenSequence
 from modelyard.heads.model import Heads
 from modelyard.heads.tree import RankPath, Tree
 
-#: Ranks beyond these are not looked at: Medusa's own limit.
-RANKS = 10
 Ranks = NDArray[np.int64]
 
 
@@ -45,19 +44,24 @@ class Acceptance:
         return self.tokens / self.passes if self.passes else 1.0
 
 
-@torch.inference_mode()
 def ranked(base: Base, heads: Heads, corpus: Corpus, *, ranks: int = RANKS) -> list[Ranks]:
-    """The ranks of what the model wrote, one array [tokens, heads] for each stretch that it wrote.
+    """The ranks of what the model wrote, one array [tokens, heads] for each stretch that it wrote."""
+    return [each for text in ranked_texts(base, heads, corpus, ranks=ranks) for each in text]
+
+
+@torch.inference_mode()
+def ranked_texts(base: Base, heads: Heads, corpus: Corpus, *, ranks: int = RANKS) -> list[list[Ranks]]:
+    """The ranks of what the model wrote: of each text one array [tokens, heads] for each stretch.
 
     Row i belongs to the pass whose root is the stretch's token i: what the heads, from the hidden state
     before that token, said of those after it; `ranks` where they did not name it, -1 beyond the stretch.
     """
-    found: list[Ranks] = []
+    found = []
     for sequence in corpus.sequences:
         ids_n = torch.from_numpy(sequence.tokens.astype(np.int64)).to(base.device)
         hidden_nh = base.hidden(ids_n[None], use_cache=False)[0]
         ranks_nk = rank_paths(heads, hidden_nh, ids_n, ranks)
-        found += [within(ranks_nk, start, end) for start, end in stretches(sequence)]
+        found.append([within(ranks_nk, start, end) for start, end in stretches(sequence)])
     return found
 
 

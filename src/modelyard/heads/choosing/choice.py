@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from modelyard.core.files import write_json
-from modelyard.heads.choosing.calibration import Acceptance, Ranks, best_tree, ranked, total, walked
+from modelyard.heads.choosing.calibration import Acceptance, Ranks, best_tree, ranked_texts, total, walked
 from modelyard.heads.choosing.latency import Clock, PassCost, measure_passes
 from modelyard.heads.choosing.sizing import SIZES, Prospect, chosen, prospects
 from modelyard.heads.config import TREE
@@ -69,11 +70,11 @@ def choose_tree(
         HeadsError: There are no heads, or nothing in the text is foretold.
     """
     base, heads = decoder.base, decoder.with_heads()
-    stretches_nk = ranked(base, heads, corpus)
+    texts_nk = ranked_texts(base, heads, corpus)
     sizes = [size for size in SIZES if budget is None or size < budget] + ([budget] if budget else [])
-    tree = best_tree(stretches_nk, max(sizes))
+    tree = best_tree(list(chain.from_iterable(texts_nk)), max(sizes))
     sizes = sorted({min(size, tree.size) for size in sizes})
-    expected = crossed(stretches_nk, sizes)
+    expected = crossed(texts_nk, sizes)
     costs = measure_passes(Decoder(base, heads, tree), sizes, observe=observe)
     found = prospects(expected, costs, clock)
     wanted = found[-1] if budget is not None else chosen(found)
@@ -85,11 +86,18 @@ def choose_tree(
     )  # fmt: skip
 
 
-def crossed(stretches_nk: Sequence[Ranks], sizes: Sequence[int]) -> dict[int, float]:
-    """Tokens of a pass by nodes, each half of the texts by the tree that the other half asks for."""
-    halves = (stretches_nk[::2], stretches_nk[1::2])
-    if not halves[1]:
-        halves = (halves[0], halves[0])
+def crossed(texts_nk: Sequence[Sequence[Ranks]], sizes: Sequence[int]) -> dict[int, float]:
+    """Tokens of a pass by nodes, each half of the texts by the tree that the other half asks for.
+
+    Args:
+        texts_nk: The stretches of each text, which stay together: they tell of one another. Of one text alone
+            the stretches are halved, and one stretch alone is judged by its own tree.
+        sizes: How many nodes.
+    """
+    written = [text for text in texts_nk if text]
+    parts = [[each] for each in written[0]] if len(written) == 1 else written
+    first, second = ([each for text in half for each in text] for half in (parts[::2], parts[1::2]))
+    halves = (first, second or first)
     found: dict[int, list[Acceptance]] = {size: [] for size in sizes}
     for learned, judged in (halves, halves[::-1]):
         tree = best_tree(learned, max(sizes))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from modelyard.core.errors import HeadsError
-from modelyard.heads.attention import STRETCH, fix_sums
+from modelyard.heads.attention import STRETCH
 from modelyard.heads.base import Base
 from modelyard.heads.config import TREE
 from modelyard.heads.decoding.acceptance import Chooser
@@ -346,9 +346,7 @@ def open_decoder(
         HeadsError: They do not belong together, or one of them cannot be read.
     """
     fixed = exact and dtype != "float32"
-    opened = Base.open(base, dtype=dtype, device=device)
-    if fixed:
-        fix_sums(opened.model)
+    opened = Base.open(base, dtype=dtype, device=device, fixed_sums=fixed)
     if heads is None:
         return Decoder(opened, fixed_rows=FIXED_ROWS if fixed else 0)
     loaded = load_heads(heads, opened)

@@ -67,19 +67,29 @@ def drafted(tree: Tree, drafts: np.ndarray, found: Sequence[int]) -> Candidates:
     Args:
         tree: The places.
         drafts: Tokens of each head by rank, [heads, ranks].
-        found: A chain that takes the places of the tree's last, least worthy nodes.
+        found: A chain that takes the places of the tree's last, least worthy nodes; those that it does not
+            need, since it goes along the tree, stay theirs.
     """
-    tokens = drafts[tree.heads, tree.last_ranks].tolist() if tree.size else []
+    drafted_i = drafts[tree.heads, tree.last_ranks].tolist() if tree.size else []
     if not found:
-        return Candidates(tokens=tuple(tokens), parents=tree.parents)
+        return Candidates(tokens=tuple(drafted_i), parents=tree.parents)
     kept = max(tree.size - len(found), 0)
-    tokens, parents = tokens[:kept], list(tree.parents[:kept])
+    tokens, parents = drafted_i[:kept], list(tree.parents[:kept])
+    places = {edge: node for node, edge in enumerate(zip(parents, tokens, strict=True), start=1)}
+
+    def placed(parent: int, token: int) -> int:
+        if (parent, token) not in places:
+            parents.append(parent)
+            tokens.append(token)
+            places[parent, token] = len(tokens)
+        return places[parent, token]
+
     node = 0
     for token in found:
-        there = next((i for i, p in enumerate(parents) if p == node and tokens[i] == token), None)
-        if there is None:
-            parents.append(node)
-            tokens.append(token)
-            there = len(tokens) - 1
-        node = there + 1
+        node = placed(node, token)
+    stands = list(range(kept + 1))  # where the tree's nodes are, the root first
+    for parent, token in zip(tree.parents[kept:], drafted_i[kept:], strict=True):
+        if len(tokens) >= tree.size:
+            break
+        stands.append(placed(stands[parent], token))
     return Candidates(tokens=tuple(tokens), parents=tuple(parents), plain=False)

@@ -15,8 +15,8 @@ import torch
 
 from modelyard.artifacts.checkpoints import open_checkpoint
 from modelyard.core.errors import HeadsError
-from modelyard.heads.base import DTYPE_NAMES, Base
-from modelyard.heads.config import TENSORS, HeadsConfig
+from modelyard.heads.base import Base
+from modelyard.heads.config import DTYPE_NAMES, TENSORS, HeadsConfig
 from modelyard.heads.formats import layout_of
 from modelyard.heads.formats.comparing import Comparison, compare, states_to_try
 from modelyard.heads.formats.layout import BaseFacts, Layout

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from modelyard.heads.config import RANKS
 from modelyard.heads.learning.examples import NOTHING, Examples
 from modelyard.heads.learning.hidden_states import HiddenStates
 from modelyard.heads.model import Heads
 
-RANKS = 10
 #: Logits of one head at a time.
 _CHUNK = 1 << 23
 #: The weight of head k in the loss is DECAY^k (arXiv 2401.10774, section 2.2.1).

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from modelyard.core.errors import HeadsError
 from modelyard.core.faults import Faults
+from modelyard.heads.lines import numbered_lines
 from modelyard.heads.turns import Turns, vocabulary_digest
 
 #: More faults than a reader will mend in one go.
@@ -68,7 +69,7 @@ def read_corpus(path: Path, tokenizer: Any, *, ends: frozenset[int], most_tokens
     reader = _Reader(tokenizer=tokenizer, ends=ends)
     sequences: list[TokenSequence] = []
     cut = 0
-    for number, line in _lines(path, faults):
+    for number, line in numbered_lines(path, faults):
         pieces = reader.pieces(line, f"line {number}", faults)
         if len(faults.found) >= _MOST_FAULTS:
             break
@@ -98,21 +99,6 @@ def corpus_of(sequences: Sequence[TokenSequence], *, place: str, cut: int = 0) -
         running.update(sequence.learned.astype(np.uint8).tobytes())
     digest = "sha256:" + running.hexdigest()
     return Corpus(sequences=sequences, digest=digest, learned_tokens=learned, cut=cut)
-
-
-def _lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
-    """The lines that are not empty, numbered from 1."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except UnicodeDecodeError as error:
-        faults.add("", None, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8")
-    except OSError as error:
-        faults.add(
-            "", None, f"cannot be read ({error.strerror})", "give the path of a file that you may read"
-        )
 
 
 def _sequence(pieces: _Pieces) -> TokenSequence:

@@ -22,7 +22,8 @@ from modelyard.core.digests import digest_json
 from modelyard.core.errors import HeadsError
 from modelyard.core.failpoints import failpoint
 from modelyard.core.files import read_json, write_json
-from modelyard.heads.base import DTYPE_NAMES, Base
+from modelyard.heads.base import Base
+from modelyard.heads.config import DTYPE_NAMES
 from modelyard.heads.learning.data import Corpus, TokenSequence
 from modelyard.heads.turns import vocabulary_digest
 

@@ -25,10 +25,10 @@ from modelyard.core.errors import HeadsError
 from modelyard.core.failpoints import failpoint
 from modelyard.core.files import write_whole
 from modelyard.heads.base import Base
-from modelyard.heads.config import RECORD, HeadsConfig, read_record
+from modelyard.heads.config import RANKS, RECORD, HeadsConfig, read_record
 from modelyard.heads.fingerprint import fingerprint
 from modelyard.heads.learning import examples as made
-from modelyard.heads.learning.accuracy import DECAY, RANKS, Accuracy, head_losses, heads_logits, rank_hits
+from modelyard.heads.learning.accuracy import DECAY, Accuracy, head_losses, heads_logits, rank_hits
 from modelyard.heads.learning.adapters import add_adapters, switched_off, write_merged
 from modelyard.heads.learning.examples import NOTHING
 from modelyard.heads.learning.hidden_states import HiddenStates

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard.core.faults import Faults, Section
+from modelyard.heads.lines import numbered_lines
 
 CODE, CHAT, PROSE = "code", "chat", "prose"
 
@@ -98,25 +99,12 @@ def read_topics(path: Path) -> Sequence[Topic]:
     """
     faults = Faults(file=str(path))
     topics: list[Topic] = []
-    for number, line in enumerate(_lines(path, faults), start=1):
-        if line.strip():
-            topics.append(_topic(line, f"line {number}", faults))
+    for number, line in numbered_lines(path, faults):
+        topics.append(_topic(line, f"line {number}", faults))
     if not topics and not faults.found:
         faults.add("", None, "holds no topic", 'write lines such as {"opening": "Write a function that"}')
     faults.raise_if_any()
     return topics
-
-
-def _lines(path: Path, faults: Faults) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        faults.add("", None, f"is not UTF-8 text (byte {error.start})", "save it as UTF-8")
-    except OSError as error:
-        faults.add(
-            "", None, f"cannot be read ({error.strerror})", "give the path of a file that you may read"
-        )
-    return []
 
 
 def _topic(line: str, place: str, faults: Faults) -> Topic:

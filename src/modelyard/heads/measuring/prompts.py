@@ -9,6 +9,7 @@ from typing import Any
 
 from modelyard.core.errors import HeadsError
 from modelyard.core.faults import Faults
+from modelyard.heads.lines import numbered_lines
 from modelyard.heads.turns import Turns
 
 _REMEDY = 'write {"prompt"} or {"messages": [{"role", "content"}, ...]}, one object a line'
@@ -22,17 +23,12 @@ def read_prompts(path: Path, tokenizer: Any) -> list[list[int]]:
         HeadsError: It holds no prompt.
     """
     faults, turns = Faults(file=str(path)), Turns(tokenizer)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise HeadsError(f"{path}: cannot be read ({error}); give a file of JSON lines in UTF-8") from error
     prompts = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                prompts.append(_prompt(json.loads(line), turns))
-            except (ValueError, HeadsError) as error:
-                faults.add(f"line {number}", line[:80], str(error), _REMEDY)
+    for number, line in numbered_lines(path, faults):
+        try:
+            prompts.append(_prompt(json.loads(line), turns))
+        except (ValueError, HeadsError) as error:
+            faults.add(f"line {number}", line[:80], str(error), _REMEDY)
     faults.raise_if_any()
     if not prompts:
         raise HeadsError(f"{path}: holds no prompt; {_REMEDY}")

@@ -14,16 +14,9 @@ from typing import Any
 from modelyard.core.digests import digest_json
 from modelyard.core.faults import Section
 from modelyard.results.engines import Reply
+from modelyard.tuning.advice.answers import alike
 from modelyard.tuning.advice.chat import Chat, ChatSettings, Messages, is_timeout, read_chat
-from modelyard.tuning.advice.conversation import (
-    OptimiserState,
-    alike,
-    answer_schema,
-    outline_of,
-    question,
-    read_answer,
-    told_back,
-)
+from modelyard.tuning.advice.conversation import AdviceForm, Form, OptimiserState, outline_of, told_back
 from modelyard.tuning.advice.log import AdviceLog, Call, Caps, Outcome, estimated_tokens, read_caps
 from modelyard.tuning.dimensions import Point
 from modelyard.tuning.searcher import SearcherSettings
@@ -68,16 +61,21 @@ class Adviser:
     """Asks a model. To be used in one thread."""
 
     def __init__(
-        self, settings: SearcherSettings, options: AdviceOptions, *, clock: Callable[[], float] = time.time
-    ) -> None:
-        """Raises `TuneError` where the environment lacks the key of the endpoint."""
+        self, settings: SearcherSettings, options: AdviceOptions, *, form: Form | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
+        """Without a form it is asked for plain advice.
+
+        Raises:
+            TuneError: The environment lacks the key of the endpoint.
+        """
         host = settings.host
-        self.outline = outline_of(settings)
+        self.form = AdviceForm(outline=outline_of(settings)) if form is None else form
         self.log = AdviceLog(None if host is None else host.folder)
         self._options, self._seed, self._clock = options, settings.seed, clock
         self._chat = Chat(
             options.chat, {} if host is None else host.environment,
-            extra=_held_to(answer_schema(self.outline.space)) if options.structured else None,
+            extra=_held_to(self.form.schema()) if options.structured else None,
         )  # fmt: skip
 
     def advise(
@@ -89,7 +87,7 @@ class Adviser:
         What ended with an outcome in `final` is given again for the same trials; otherwise a conversation
         without advice is begun anew.
         """
-        messages = question(self.outline, trials, number, state)
+        messages = self.form.question(trials, number, state)
         key = self._open(digest_json([[list(each) for each in messages], self._seed]), final)
         notes = {"model": self._options.chat.model, "conversation": key}
         outcome: Outcome = "refused"
@@ -99,9 +97,9 @@ class Adviser:
             if isinstance(call, str):
                 return Advice(outcome="failed", why=call, notes=notes)
             if call.outcome == "taken":
-                point, _ = read_answer(call.answer, self.outline, trials)
-                if point is not None:
-                    return Advice(point=point, notes={**notes, "model": call.model})
+                read = self.form.read(call.answer, trials)
+                if read.point is not None:
+                    return Advice(point=read.point, notes={**notes, "model": call.model, **read.said})
             why = call.why
             if call.outcome == "failed":
                 outcome = "failed"
@@ -111,7 +109,8 @@ class Adviser:
 
     def agrees(self, one: Point, other: Point) -> bool:
         """Whether two points are as good as the same configuration."""
-        return alike(self.outline.space, one, self.outline.space.repair(other))
+        space = self.form.outline.space
+        return alike(space, one, space.repair(other))
 
     def _open(self, key: str, final: Container[Outcome]) -> str:
         """The conversation to go on with: one after those that came to nothing."""
@@ -143,7 +142,7 @@ class Adviser:
         reply = self._chat.ask(messages, digest_json([key, turn]))
         told = self._counted(reply, chars)
         answer = reply.text or ""
-        faults = (reply.error,) if reply.error else read_answer(answer, self.outline, trials)[1]
+        faults = (reply.error,) if reply.error else self.form.read(answer, trials).faults
         outcome: Outcome = "failed" if reply.error else ("refused" if faults else "taken")
         call = Call(
             number=number, key=key, turn=turn, prompt=prompt, model=chat.model, answer=answer,

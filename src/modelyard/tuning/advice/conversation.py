@@ -1,9 +1,8 @@
-"""What a model is told of a search, and what counts as its advice.
+"""What a model is told of a search when it advises a trial, and the form of its answer.
 
 It is told the space and the trials as one JSON document: values and results, never what a job printed, an
 environment or a key. Names and options of the space stand in it as JSON texts, so that nothing in them ends
-the document; and whatever a model was talked into, its answer is a point of the space or it is nothing: one
-JSON object with a value for every parameter that counts, each within its range, not tried before.
+the document.
 """
 
 from __future__ import annotations
@@ -12,28 +11,23 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from modelyard.tuning.advice.answers import Outline, Reading, parsed, read_point, refused
 from modelyard.tuning.dimensions import Dimension, Point
 from modelyard.tuning.searcher import SearcherSettings
-from modelyard.tuning.searchers.scaling import inside, nearest, place
-from modelyard.tuning.spaces.domains import Choices, Domain, Vector, Weighted, same
+from modelyard.tuning.searchers.scaling import inside, nearest
+from modelyard.tuning.spaces.domains import Choices, Domain, Vector, Weighted
 from modelyard.tuning.spaces.scalars import Ordered, Range
 from modelyard.tuning.spaces.space import Parameter, Space
-from modelyard.tuning.trial import Direction, Trial, TrialState, sign_of
+from modelyard.tuning.trial import Trial, TrialState, sign_of
 
 #: So many trials are told: the best, the latest, those that failed last, those that run.
 _BEST, _LATEST, _FAILED, _RUNNING = 5, 20, 5, 20
 _MOST_CHARS = 60_000
 _RUNGS = 41
-#: Two points are the same where no number differs by more than this share of its range.
-_ALIKE = 1e-4
-_LONGEST_ANSWER, _LONGEST_NUMBER = 20_000, 25
-_MOST_FAULTS, _LONGEST_FAULT = 8, 300
 #: What analyses of failures say, such as out_of_memory; anything else might be a job's own words.
 _CAUSE = re.compile(r"[a-z_]{1,40}")
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_FENCED = re.compile(r"\A```(?:json)?[ \t]*\n(.*?)\n?```\Z", re.DOTALL)
 
 _SYSTEM = """\
 You advise a search for good hyperparameters. The message is one JSON document: the parameters with the \
@@ -45,17 +39,9 @@ Answer with one JSON object and nothing else:
 
 Give every parameter that counts a value of its kind within its range. Propose one configuration that has \
 not been tried and does not run, and that is likely to be better than the best so far."""
+_FORM = '{"values": {...}, "why": "..."}'
 _BESIDE = """ An optimiser takes part: you see what it would try now. Repeat its proposal where you know \
 nothing better."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outline:
-    """What is searched, as a model is told."""
-
-    space: Space
-    metric: str
-    direction: Direction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +52,46 @@ class OptimiserState:
     proposal: Point
     # What else it might have drawn: how far it is still looking around.
     others: tuple[Point, ...] = ()
+
+
+class Form(Protocol):
+    """What a model is asked for a trial, and what of its answer counts; a pure function of the trials."""
+
+    @property
+    def outline(self) -> Outline:
+        """What is searched."""
+
+    def question(
+        self, trials: Sequence[Trial], number: int, state: OptimiserState | None = None
+    ) -> tuple[tuple[str, str], ...]:
+        """The messages that ask for the trial of this number, who says what."""
+
+    def read(self, text: str, trials: Sequence[Trial]) -> Reading:
+        """What an answer comes to; it never raises for what a model has said."""
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of an answer, for servers that can be held to one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdviceForm:
+    """One configuration at a time, and a sentence that says why."""
+
+    outline: Outline
+
+    def question(
+        self, trials: Sequence[Trial], number: int, state: OptimiserState | None = None
+    ) -> tuple[tuple[str, str], ...]:
+        """See `Form.question`."""
+        return question(self.outline, trials, number, state)
+
+    def read(self, text: str, trials: Sequence[Trial]) -> Reading:
+        """See `Form.read`."""
+        return read_answer(text, self.outline, trials)
+
+    def schema(self) -> dict[str, Any]:
+        """See `Form.schema`."""
+        return answer_schema(self.outline.space, {"why": {"type": "string", "maxLength": 200}})
 
 
 def outline_of(settings: SearcherSettings) -> Outline:
@@ -86,13 +112,25 @@ def question(
     outline: Outline, trials: Sequence[Trial], number: int, state: OptimiserState | None = None
 ) -> tuple[tuple[str, str], ...]:
     """The messages that ask for the trial of this number."""
+    told = told_search(outline, trials, number, _beside(outline.space, state))
+    return (("system", _SYSTEM + (_BESIDE if state else "")), ("user", told))
+
+
+def told_search(outline: Outline, trials: Sequence[Trial], number: int, more: Mapping[str, Any]) -> str:
+    """The JSON document of a search, with what else is told; shorter where it would be too long."""
     known = [trial for trial in trials if inside(outline.space.dimensions, trial.point)]
     text = ""
     for latest in (_LATEST, _LATEST // 2, 0):
-        text = json.dumps(_document(outline, known, number, latest=latest) | _beside(outline.space, state))
+        text = json.dumps({**_document(outline, known, number, latest=latest), **more})
         if len(text) <= _MOST_CHARS:
             break
-    return (("system", _SYSTEM + (_BESIDE if state else "")), ("user", text))
+    return text
+
+
+def read_answer(text: str, outline: Outline, trials: Sequence[Trial]) -> Reading:
+    """The point that an answer proposes, or what is wrong with it."""
+    answer, faults = parsed(text, form=_FORM, keys=("values", "why"))
+    return refused(faults) if faults else read_point(answer["values"], outline, trials)
 
 
 def told_back(
@@ -103,31 +141,8 @@ def told_back(
     return (*asked, ("assistant", answer[:2000]), ("user", refused))
 
 
-def read_answer(text: str, outline: Outline, trials: Sequence[Trial]) -> tuple[Point | None, tuple[str, ...]]:
-    """The point that an answer proposes, or None and what is wrong with it."""
-    values, faults = _values(text)
-    point: Point | None = None
-    if not faults:
-        point, faults = _point(outline.space, values)
-    if point is not None:
-        for trial in trials:
-            if alike(outline.space, point, trial.point):
-                doing = "runs" if trial.state is TrialState.RUNNING else "has been tried"
-                faults = [f"this configuration {doing} as trial {trial.number}; propose another"]
-                break
-    if not faults:
-        return point, ()
-    told = [fault.encode(errors="replace").decode()[:_LONGEST_FAULT] for fault in faults[:_MOST_FAULTS]]
-    return None, tuple(told)
-
-
-def alike(space: Space, one: Point, other: Point) -> bool:
-    """Whether two points are as good as the same configuration."""
-    return inside(space.dimensions, other) and all(_same(each, one, other) for each in space.parameters)
-
-
-def answer_schema(space: Space) -> dict[str, Any]:
-    """The JSON schema of an answer, for servers that can be held to one.
+def answer_schema(space: Space, beside: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an answer with values and what stands beside them.
 
     Numbers are to be taken from a ladder of at most 41 rungs, even on the scale of the range: few servers
     hold a model to the ends of a range, and small models do not keep to them.
@@ -141,9 +156,9 @@ def answer_schema(space: Space) -> dict[str, Any]:
                 "required": [each.name for each in space.parameters],
                 "additionalProperties": False,
             },
-            "why": {"type": "string", "maxLength": 200},
+            **beside,
         },
-        "required": ["values", "why"],
+        "required": ["values", *beside],
         "additionalProperties": False,
     }
 
@@ -178,19 +193,19 @@ def _beside(space: Space, state: OptimiserState | None) -> dict[str, Any]:
     return {
         "optimiser": {
             "name": state.name,
-            "proposes": _assigned(space, state.proposal),
-            "might_have_proposed": [_assigned(space, each) for each in state.others],
+            "proposes": assigned(space, state.proposal),
+            "might_have_proposed": [assigned(space, each) for each in state.others],
         }
     }
 
 
 def _told(space: Space, trial: Trial) -> dict[str, Any]:
-    told: dict[str, Any] = {"trial": trial.number, "values": _assigned(space, trial.point)}
+    told: dict[str, Any] = {"trial": trial.number, "values": assigned(space, trial.point)}
     if trial.state is TrialState.COMPLETE:
-        told["result"] = _rounded(trial.value)
+        told["result"] = rounded(trial.value)
     elif trial.state is TrialState.PRUNED and trial.curve:
         last = max(trial.curve)
-        told["stopped"] = {"step": last, "result": _rounded(trial.curve[last])}
+        told["stopped"] = {"step": last, "result": rounded(trial.curve[last])}
     elif trial.state is TrialState.FAILED:
         told["failed"] = trial.cause if _CAUSE.fullmatch(trial.cause) else "failed"
     return told
@@ -198,7 +213,7 @@ def _told(space: Space, trial: Trial) -> dict[str, Any]:
 
 def _told_parameter(parameter: Parameter) -> dict[str, Any]:
     told = _told_domain(parameter.domain)
-    told["default"] = _rounded(parameter.value(parameter.default_coordinates()))
+    told["default"] = rounded(parameter.value(parameter.default_coordinates()))
     if parameter.when:
         told["counts_only_where"] = {each.parameter: list(each.values) for each in parameter.when}
     return told
@@ -218,9 +233,9 @@ def _told_domain(domain: Domain) -> dict[str, Any]:
     return {"kind": "list of some", "options": list(domain.options), "may_be_empty": domain.empty}
 
 
-def _assigned(space: Space, point: Point) -> dict[str, Any]:
+def assigned(space: Space, point: Point) -> dict[str, Any]:
     """The values at a point, in numbers that can be said again."""
-    values: dict[str, Any] = _rounded(space.assignments(point))
+    values: dict[str, Any] = rounded(space.assignments(point))
     for name, value in values.items():
         domain = space[name].domain
         if isinstance(domain, Range):  # what was rounded up may lie beyond the end
@@ -228,13 +243,13 @@ def _assigned(space: Space, point: Point) -> dict[str, Any]:
     return values
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Numbers to six digits."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {name: _rounded(each) for name, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, list) else value
+        return {name: rounded(each) for name, each in value.items()}
+    return [rounded(each) for each in value] if isinstance(value, list) else value
 
 
 def _schema(domain: Domain) -> dict[str, Any]:
@@ -261,60 +276,6 @@ def _ladder(domain: Range) -> list[float]:
     )
 
 
-# -- reading -------------------------------------------------------------------------------------------
-
-
-def _values(text: str) -> tuple[Mapping[str, Any], list[str]]:
-    """The values of an answer as they stand; or what keeps it from being one."""
-    if len(text) > _LONGEST_ANSWER:
-        return {}, [f"the answer has {len(text)} characters; give one short JSON object"]
-    bare = _THOUGHTS.sub("", text).strip()
-    fenced = _FENCED.match(bare)
-    try:
-        answer = json.loads(
-            fenced[1] if fenced else bare,
-            parse_constant=_refuse_constant, parse_int=_whole, object_pairs_hook=_mapping,
-        )  # fmt: skip
-    except (ValueError, RecursionError) as error:
-        return {}, [f"the answer is not one JSON object ({error})"]
-    if not isinstance(answer, dict) or not isinstance(answer.get("values"), dict):
-        return {}, ['the answer is not of the form {"values": {...}, "why": "..."}']
-    unknown = sorted(set(answer) - {"values", "why"})
-    return answer["values"], [f"the answer has {', '.join(unknown)} beside values and why"] if unknown else []
-
-
-def _point(space: Space, values: Mapping[str, Any]) -> tuple[Point | None, list[str]]:
-    """The point of these values, or every reason why there is none."""
-    faults = []
-    for name, value in values.items():
-        try:
-            space[name]
-        except ValueError as error:
-            faults.append(str(error))
-            continue
-        try:
-            space[name].coordinates(value)
-        except (ValueError, TypeError, OverflowError) as error:
-            faults.append(f"{name}: {error}")
-    if faults:
-        return None, faults
-    try:
-        point = space.point(values)
-    except ValueError as error:
-        return None, [str(error)]
-    missing = [name for name in space.active(point) if name not in values]
-    if missing:
-        return None, [f"{', '.join(missing)}: no value is given; give one for every parameter that counts"]
-    return point, []
-
-
-def _same(parameter: Parameter, one: Point, other: Point) -> bool:
-    if isinstance(parameter.domain, Range) and parameter.domain.grid is None:
-        (axis,) = parameter.dimensions
-        return abs(place(axis, one[axis.name]) - place(axis, other[axis.name])) <= _ALIKE
-    return same(parameter.value(one), parameter.value(other))
-
-
 def _domain(dimension: Dimension) -> Domain:
     if dimension.kind == "choice":
         return Choices(options=tuple(json.loads(text) for text in dimension.choices))
@@ -322,21 +283,3 @@ def _domain(dimension: Dimension) -> Domain:
         low=dimension.low, high=dimension.high, step=dimension.step, log=dimension.log,
         integer=dimension.kind == "int",
     )  # fmt: skip
-
-
-def _refuse_constant(word: str) -> float:
-    raise ValueError(f"{word} is not a number of JSON")
-
-
-def _whole(digits: str) -> int:
-    if len(digits) > _LONGEST_NUMBER:
-        raise ValueError(f"a number has {len(digits)} digits")
-    return int(digits)
-
-
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    doubled = next((name for name in names if names.count(name) > 1), None)
-    if doubled is not None:
-        raise ValueError(f"{doubled!r} stands twice")
-    return dict(pairs)

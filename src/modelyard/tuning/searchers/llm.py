@@ -37,9 +37,11 @@ class LLMSearcher:
     """Every trial is the model's; of those that it fails to propose, the fallback's."""
 
     def __init__(
-        self, settings: SearcherSettings, adviser: Adviser, fallback: Searcher | None = None
-    ) -> None:
+        self, settings: SearcherSettings, adviser: Adviser, fallback: Searcher | None = None, *,
+        name: str = SOURCE,
+    ) -> None:  # fmt: skip
         self._settings, self._adviser, self._fallback = settings, adviser, fallback
+        self._name = name
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:
         """See `Searcher.propose`.
@@ -48,13 +50,15 @@ class LLMSearcher:
             TuneError: There is no advice, and no fallback.
         """
         if given(self._settings, trials) and self._settings.default is not None:
-            return Proposal(point=self._settings.default, source=SOURCE)  # the study knows better
+            return Proposal(point=self._settings.default, source=self._name)  # the study knows better
         final: tuple[Outcome, ...] = () if self._fallback is None else ("refused", "failed")
         advice = self._adviser.advise(trials, number, final=final)
         if advice.point is not None:
-            return Proposal(point=advice.point, source=SOURCE, notes={NOTE: advice.notes})
+            return Proposal(point=advice.point, source=self._name, notes={NOTE: advice.notes})
         if self._fallback is None:
-            raise unadvised("llm", number, advice.why, self._adviser, otherwise="options: {fallback: tpe}")
+            raise unadvised(
+                self._name, number, advice.why, self._adviser, otherwise="options: {fallback: tpe}"
+            )
         proposal = self._fallback.propose(trials, number)
         return None if proposal is None else without_advice(proposal, advice)
 

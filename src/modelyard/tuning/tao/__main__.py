@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelyard.core.errors import ModelyardError
 from modelyard.core.faults import json_section
+from modelyard.core.verbs import exit_status
 from modelyard.tuning.tao.automl_plan import PLATFORMS, run_automl_plan
 
 
@@ -22,13 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--platform", required=True, choices=sorted(PLATFORMS))
     chosen = parser.parse_args(arguments)
-    try:
-        result = run_automl_plan(json_section(chosen.plan).data, chosen.platform)
-    except ModelyardError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+    return exit_status(lambda: _told(chosen.plan, chosen.platform))
+
+
+def _told(plan: Path, platform: str) -> None:
+    result = run_automl_plan(json_section(plan).data, platform)
     sys.stdout.write(json.dumps(result, indent=2) + "\n")
-    return 0
 
 
 if __name__ == "__main__":

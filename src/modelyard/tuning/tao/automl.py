@@ -32,6 +32,7 @@ from modelyard.runs.directory import create_run
 from modelyard.runs.yard import open_yard
 from modelyard.tuning.study import Study
 from modelyard.tuning.tao.exporting import WandbWish, export_to_wandb, read_wandb
+from modelyard.tuning.tao.keeping import needed, state_of, whole
 from modelyard.tuning.tao.planning import SearchPlan, planned
 from modelyard.tuning.tao.preparing import made_schema, sought
 from modelyard.tuning.tao.result import (
@@ -183,6 +184,24 @@ class AutoML:
         if len(self._session.settings.objectives) == 1:
             return [rec for rec in recs if rec.status == "success"]
         return front_of(trials, recs, self._session.settings)
+
+    def get_required_checkpoint_job_ids(self) -> set[str]:
+        """The jobs, as far as they were assigned, whose checkpoints the search may still go on from."""
+        if self.is_complete():
+            return set()
+        numbers = needed(self._study.trials(), self._session.plan)
+        found = (self._study.attributes(number).get("job_id") for number in numbers)
+        return {str(job_id) for job_id in found if job_id}
+
+    def get_verified_full_fidelity_best(self) -> Recommendation | None:
+        """The best of those that were trained to the end of the largest budget; None before there is one."""
+        trials, recs = self._all()
+        return best_of(whole(trials, self._session.plan), recs, self._session.settings)
+
+    def get_algorithm_state(self) -> dict[str, Any]:
+        """What the algorithm decides from, as a JSON value: its options, its seed and all trials."""
+        session = self._session
+        return state_of(self._study.trials(), session.plan, seed=session.settings.seed)
 
     def get_status(self) -> dict[str, Any]:
         """A snapshot: progress, best, recommendations, pareto_front and active_rec_ids."""

@@ -25,7 +25,7 @@ _LONGEST_S = 120.0
 
 
 def advice_options(llm: LanguageModel, environment: Mapping[str, str], faults: Faults) -> dict[str, Any]:
-    """Options of `llm` and `hybrid`, for the algorithm to check; what is missing is a fault."""
+    """Options of searchers that ask a model, for the algorithm to check; what is missing is a fault."""
     endpoint = llm.endpoint or environment.get(_ENDPOINT, "")
     model = llm.model or environment.get(_MODEL, "")
     for name, value, variable in (("llm_endpoint", endpoint, _ENDPOINT), ("llm_model", model, _MODEL)):

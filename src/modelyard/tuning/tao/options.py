@@ -38,7 +38,7 @@ _READERS: dict[str, frozenset[str]] = {
     ),
     "automl_min_early_stop_epochs": frozenset({"hyperband_es"}),
     "automl_max_experiments": frozenset({"hybrid", "autoresearch"}),
-    **dict.fromkeys(("research_program", "evolvable_text_parameters"), frozenset({"autoresearch"})),
+    "research_program": frozenset({"autoresearch"}),
     **dict.fromkeys(
         (
             "llm_endpoint", "llm_model", "llm_api_key", "llm_api_key_env", "llm_temperature",
@@ -55,6 +55,10 @@ _WITHOUT_MEANING = {
         "no threshold of how well a curve must fit"
     ),
     "hybrid_enable_llm_range_narrowing": "a model advises points, and never narrows the ranges",
+    "evolvable_text_parameters": (
+        "a model proposes values that the space has; give the texts that may be taken as the options of a "
+        "parameter"
+    ),
     "llm_analysis_interval": "a model is asked on a share of the trials, and not every so many",
 }
 

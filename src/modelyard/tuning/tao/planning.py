@@ -149,6 +149,8 @@ def planned(
     options = own_options(settings.algorithm, settings.options)
     if settings.algorithm in ASKING:
         options |= advice_options(settings.llm, environment, faults)
+    if settings.algorithm == "autoresearch" and settings.llm.research_program:
+        options["program"] = settings.llm.research_program
     one_round = settings.algorithm in _ROUNDS and settings.max_recommendations is None
     if one_round:
         options["cycles"] = 1

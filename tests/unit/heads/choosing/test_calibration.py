@@ -152,13 +152,21 @@ def test_a_rank_that_was_not_looked_at_is_not_taken_for_accepted():
 def test_halves_judge_each_other():
     """Each half's own favourite is never what comes in the other."""
     first, second = np.zeros((9, 1), np.int64), np.ones((9, 1), np.int64)
-    assert crossed([first, second], [1]) == {1: 1.0}
-    assert crossed([first, second, first, second], [1]) == {1: 1.0}
-    assert crossed([first, first], [1]) == {1: 2.0}
-    assert crossed([first], [1]) == {1: 2.0}, "one text alone judges itself"
+    assert crossed([[first], [second]], [1]) == {1: 1.0}
+    assert crossed([[first], [second], [first], [second]], [1]) == {1: 1.0}
+    assert crossed([[first], [first]], [1]) == {1: 2.0}
+    assert crossed([[first]], [1]) == crossed([[], [first], []], [1]) == {1: 2.0}, "one alone judges itself"
     mixed = np.array([[0]] * 6 + [[1]] * 3)
-    found = crossed([mixed, mixed, first, second], [1, 2])
+    found = crossed([[mixed], [mixed], [first], [second]], [1, 2])
     by_hand = walked([mixed, first], best_tree([mixed, second], 1)) + walked(
         [mixed, second], best_tree([mixed, first], 1)
     )
     assert found[1] == total(by_hand).tokens_per_pass < found[2] == 2.0
+
+
+def test_what_stands_in_one_text_is_not_judged_by_itself():
+    """Every text has its own favourite throughout: by stretches each half would know those of the other."""
+    first, second = np.zeros((9, 1), np.int64), np.ones((9, 1), np.int64)
+    assert crossed([[first, first], [second, second]], [1]) == {1: 1.0}
+    assert crossed([[first, first]], [1]) == {1: 2.0}, "of one text the stretches are halved"
+    assert crossed([[first, second]], [1]) == {1: 1.0}

@@ -13,7 +13,7 @@ import torch
 
 from modelyard.core.errors import HeadsError
 from modelyard.heads.choosing.advice import EXPECTED, WORTH, Advice, advise, widest_tree
-from modelyard.heads.choosing.calibration import best_tree, ranked
+from modelyard.heads.choosing.calibration import best_tree, ranked, ranked_texts
 from modelyard.heads.choosing.choice import ChosenTree, choose_tree, crossed, write_choice
 from modelyard.heads.choosing.latency import PassCost, measure_passes
 from modelyard.heads.choosing.sizing import SIZES, Prospect, chosen, prospects
@@ -76,7 +76,7 @@ def test_a_budget_is_used_and_its_tree_is_the_best_of_the_text(budget, tiny_base
     best = best_tree(ranked(tiny_base, tiny_heads, corpus), budget)
     assert choice.tree == best and choice.prospect.nodes == best.size <= budget
     assert [each.nodes for each in choice.costs] == [0, *(each.nodes for each in choice.prospects)]
-    expected = crossed(ranked(tiny_base, tiny_heads, corpus), [best.size])[best.size]
+    expected = crossed(ranked_texts(tiny_base, tiny_heads, corpus), [best.size])[best.size]
     assert choice.prospect.tokens_per_pass == expected > 1.3
     assert choice.prospects == tuple(
         prospects({each.nodes: each.tokens_per_pass for each in choice.prospects}, choice.costs, "wall")

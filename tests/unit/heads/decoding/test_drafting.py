@@ -62,7 +62,7 @@ def test_a_chain_takes_the_last_places():
 
 def test_a_chain_goes_along_the_tree_where_it_can():
     made = drafted(TREE, DRAFTS, [10, 20, 40])
-    assert ways(made) == [(10,), (11,), (10, 20), (10, 20, 40)]
+    assert ways(made) == [(10,), (11,), (10, 20), (10, 20, 40), (10, 21), (11, 20)], "and leaves two places"
     assert ways(drafted(chain(2), DRAFTS, [10, 20, 40, 41])) == [
         (10,),
         (10, 20),
@@ -88,5 +88,9 @@ def test_any_chain_and_tree_make_a_tree_of_no_more_rows_with_both_in_it(seed):
     told = ways(made)
     assert len(set(told)) == len(told), "no node is checked twice"
     assert {tuple(found[:length]) for length in range(1, len(found) + 1)} <= set(told)
-    kept = max(tree.size - len(found), 0)
-    assert told[:kept] == ways(drafted(tree, drafts, []))[:kept]
+    kept, whole = max(tree.size - len(found), 0), ways(drafted(tree, drafts, []))
+    assert told[:kept] == whole[:kept]
+    missing = [i for i, way in enumerate(whole) if way not in told]
+    beside = [i for i, way in enumerate(whole) if way in told and way != tuple(found[: len(way)])]
+    assert not missing or all(i < missing[0] for i in beside), "the worthiest of the tree"
+    assert len(told) == max(tree.size, len(found)) or set(whole) <= set(told), "no place stays empty"

@@ -124,6 +124,13 @@ def test_topics_are_read_from_a_file(tmp_path):
     assert read_topics(path) == [Topic(opening="Write a haiku"), Topic(system="You are a cook.", kind="food")]
 
 
+def test_only_ends_of_lines_end_a_topic(tmp_path):
+    """U+2028 may stand in JSON as it is."""
+    path = tmp_path / "topics.jsonl"
+    path.write_text('\ufeff{"opening": "the cat\u2028sees"}\r\n\n{"opening": "the owl"}', encoding="utf-8")
+    assert [each.opening for each in read_topics(path)] == ["the cat\u2028sees", "the owl"]
+
+
 def test_every_fault_of_a_file_of_topics_is_told_with_its_line(tmp_path):
     path = tmp_path / "topics.jsonl"
     path.write_text('{"opening": 3}\nnot json\n{"kind": "x"}\n{"opening": "a", "opneing": "b"}\n')

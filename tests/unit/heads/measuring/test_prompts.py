@@ -64,10 +64,10 @@ def test_messages_without_a_template_are_told(file, tiny_base):
 
 
 def test_a_file_that_says_nothing_is_told(file, tiny_base):
-    with pytest.raises(HeadsError, match=r"p.jsonl: cannot be read .*; give a file of JSON lines in UTF-8"):
+    with pytest.raises(DocumentError, match=r"p.jsonl: cannot be read .*; give the path of a file"):
         read_prompts(file, tiny_base.tokenizer)
     file.write_bytes(b'{"prompt": "\xff"}')
-    with pytest.raises(HeadsError, match=r"p.jsonl: cannot be read"):
+    with pytest.raises(DocumentError, match=r"p.jsonl: is not UTF-8 text \(byte 12\)"):
         read_prompts(file, tiny_base.tokenizer)
     file.write_text("\n \n")
     with pytest.raises(HeadsError, match=r"p.jsonl: holds no prompt; write"):

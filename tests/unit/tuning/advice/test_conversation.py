@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from modelyard.core.errors import DocumentError
 from modelyard.core.faults import Faults, Section
+from modelyard.tuning.advice.answers import Outline, alike
 from modelyard.tuning.advice.conversation import (
+    AdviceForm,
     OptimiserState,
-    Outline,
-    alike,
-    answer_schema,
     outline_of,
     question,
     read_answer,
@@ -48,6 +47,12 @@ GOOD = {
 }  # fmt: skip
 
 
+def answered(text, searched, trials):
+    """The point of an answer, and what is wrong with it."""
+    read = read_answer(text, searched, trials)
+    return read.point, read.faults
+
+
 def space(**parameters) -> Space:
     faults = Faults(file="space")
     made = read_space(Section(parameters or EVERYTHING, faults=faults))
@@ -76,7 +81,7 @@ def said(values, **more):
 
 
 def refused(text, trials=(), made=None):
-    point, faults = read_answer(text, made or outline(), trials)
+    point, faults = answered(text, made or outline(), trials)
     assert point is None and faults
     return " | ".join(faults)
 
@@ -138,7 +143,7 @@ def test_names_and_options_stay_texts_whatever_they_hold():
     assert set(document["parameters"]) == {name, "o"} and document["parameters"]["o"]["options"][0] == '"]}'
     assert messages[1][1].isascii() and "\n" not in messages[1][1]
     assert messages[0] == question(outline(), [], 1)[0]  # nothing of a space among the instructions
-    point, faults = read_answer(said({name: 0.25, "o": '"]}'}), made, [])
+    point, faults = answered(said({name: 0.25, "o": '"]}'}), made, [])
     assert faults == () and made.space.assignments(point) == {name: 0.25, "o": '"]}'}
 
 
@@ -148,7 +153,7 @@ def test_the_optimisers_state_is_told_and_its_numbers_can_be_said_again():
     messages = question(made, [], 4, OptimiserState(name="tpe", proposal=high, others=({"x": 0.1},)))
     beside = json.loads(messages[1][1])["optimiser"]
     assert beside["name"] == "tpe" and beside["might_have_proposed"] == [{"x": 0.1}]
-    point, faults = read_answer(said(beside["proposes"]), made, [])
+    point, faults = answered(said(beside["proposes"]), made, [])
     assert faults == () and alike(made.space, point, high)
     assert "optimiser" in messages[0][1] and "optimiser" not in question(made, [], 4)[0][1]
 
@@ -183,7 +188,7 @@ def test_where_only_dimensions_are_known_each_is_a_parameter():
     ],
 )  # fmt: skip
 def test_an_answer_is_one_json_object_perhaps_in_a_fence(text):
-    point, faults = read_answer(text, outline(), [])
+    point, faults = answered(text, outline(), [])
     assert faults == () and space().assignments(point) == GOOD
 
 
@@ -231,7 +236,7 @@ def test_a_value_that_does_not_fit_is_told_with_its_parameter(change, word):
 def test_every_fault_is_told_at_once_but_not_without_end():
     everything = refused(said({"lr": 7, "layers": "x", "rank": 3}))
     assert all(f"{name}: " in everything for name in ("lr", "layers", "rank"))
-    _, faults = read_answer(said({f"p{i}": i for i in range(900)}), outline(), [])
+    _, faults = answered(said({f"p{i}": i for i in range(900)}), outline(), [])
     assert len(faults) == 8 and max(map(len, faults)) <= 300
     assert "lr, layers" in refused(said({}))
 
@@ -244,14 +249,14 @@ def test_what_was_tried_or_runs_is_refused():
     # what does not count makes no difference
     assert "trial 3" in refused(said({**GOOD, "momentum": 0.3}), [trial(3, GOOD)])
     for other in ({"lr": 0.011}, {"layers": 3}, {"solver": None}, {"weighted": "a"}, {"modules": ["query"]}):
-        point, faults = read_answer(said({**GOOD, **other}), outline(), [trial(3, GOOD)])
+        point, faults = answered(said({**GOOD, **other}), outline(), [trial(3, GOOD)])
         assert point is not None and faults == ()
     # of a choice by weights, any place within its share is the same
     made = space()
     elsewhere = replace(trial(3, GOOD), point={**made.point(GOOD), "weighted": 0.99})
     assert "trial 3" in refused(said(GOOD), [elsewhere])
     # a trial of another space is nothing that could be repeated
-    assert read_answer(said(GOOD), outline(), [replace(trial(3, GOOD), point={"lr": 0.01})])[1] == ()
+    assert answered(said(GOOD), outline(), [replace(trial(3, GOOD), point={"lr": 0.01})])[1] == ()
 
 
 def test_a_refused_answer_is_told_back_in_short():
@@ -272,14 +277,14 @@ _SAID = st.recursive(
 
 @given(st.text() | _SAID.map(lambda value: json.dumps({"values": value})))
 def test_no_answer_breaks_the_reader(text):
-    point, faults = read_answer(text, outline(), [])
+    point, faults = answered(text, outline(), [])
     assert (point is None) == bool(faults)
     if point is not None:
         assert space().repair(point) == point
 
 
 def test_the_schema_of_an_answer_has_every_parameter():
-    schema = answer_schema(space())["properties"]["values"]
+    schema = AdviceForm(outline=outline()).schema()["properties"]["values"]
     assert schema["required"] == list(EVERYTHING)
     rungs = schema["properties"]["lr"]["enum"]
     assert len(rungs) == 41 and (rungs[0], rungs[-1]) == (1e-5, 0.1)
@@ -379,7 +384,7 @@ def test_a_cap_of_money_needs_prices():
 @given(st.data())
 def test_whatever_the_schema_allows_is_advice(data):
     made = outline(**{name: told for name, told in EVERYTHING.items() if name not in ("big", "betas")})
-    wanted = answer_schema(made.space)["properties"]["values"]["properties"]
+    wanted = AdviceForm(outline=made).schema()["properties"]["values"]["properties"]
     values = {
         name: data.draw(
             st.sampled_from(told["enum"])
@@ -388,5 +393,5 @@ def test_whatever_the_schema_allows_is_advice(data):
         )
         for name, told in wanted.items()
     }
-    point, faults = read_answer(said(values), made, [])
+    point, faults = answered(said(values), made, [])
     assert faults == () and point is not None

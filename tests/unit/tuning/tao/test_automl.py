@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 import os
 from datetime import UTC, datetime
@@ -137,6 +138,55 @@ def test_a_promotion_says_whose_checkpoint_it_goes_on_from(begin, algorithm, ask
     assert parent["train.optim.lr"] == promoted["train.optim.lr"]
     assert automl.get_best().budget == 3
     assert automl.get_history()[0].job_id == "job-0"
+
+
+@pytest.mark.parametrize("algorithm", ["asha", "hyperband", "pbt"])
+def test_no_checkpoint_is_given_up_that_is_gone_on_from_later(begin, algorithm):
+    """Whoever deletes what is not required at every turn never lacks the one to resume."""
+    own = {"algorithm": algorithm, "automl_max_epochs": 9, "automl_max_recommendations": None}
+    own |= {"automl_population_size": 3, "automl_max_generations": 4} if algorithm == "pbt" else {}
+    automl = begin(own | ({"automl_max_trials": 9} if algorithm == "asha" else {}))
+    there, deleted, resumed = set(), 0, 0
+    while not automl.is_complete():
+        for rec in automl.next_recommendation():
+            rec.assign_job_id(f"job-{rec.id}")
+            if rec.resume_from_job_id:
+                resumed += 1
+                assert rec.resume_from_job_id in there & automl.get_required_checkpoint_job_ids()
+            assert f"job-{rec.id}" in automl.get_required_checkpoint_job_ids()
+            there.add(f"job-{rec.id}")
+            automl.report_result(rec.id, far(rec))
+            kept = there & automl.get_required_checkpoint_job_ids()
+            deleted, there = deleted + len(there - kept), kept
+    assert resumed and deleted
+    assert automl.get_required_checkpoint_job_ids() == set()
+
+
+def test_a_best_of_a_smaller_budget_is_not_verified(begin):
+    automl = begin(
+        {"algorithm": "asha", "automl_max_epochs": 3, "automl_max_recommendations": None,
+         "automl_max_trials": 3}
+    )  # fmt: skip
+    assert automl.get_verified_full_fidelity_best() is automl.get_best() is None
+    for rec in automl.next_recommendation():
+        automl.report_result(rec.id, far(rec))
+    assert automl.get_best().budget == 1 and automl.get_verified_full_fidelity_best() is None
+    trained(automl)
+    assert automl.get_verified_full_fidelity_best().id == automl.get_best().id
+    plain = begin({"session_id": "plain"})
+    trained(plain)
+    assert plain.get_verified_full_fidelity_best().id == plain.get_best().id
+
+
+def test_the_state_of_the_algorithm_is_all_that_it_decides_from(begin):
+    automl = begin({"algorithm": "hyperband", "automl_max_epochs": 3, "automl_max_recommendations": None})
+    asked = trained(automl)
+    state = json.loads(json.dumps(automl.get_algorithm_state()))
+    assert (state["algorithm"], state["budgets"]) == ("hyperband", [1, 3])
+    assert state["counts"] == {"complete": len(asked)} and len(state["trials"]) == len(asked)
+    assert [each["budget"] for each in state["trials"]] == [rec.budget for rec in asked]
+    (promoted,) = [each for each in state["trials"] if each["parent"] is not None]
+    assert promoted["values"] == [automl.get_history()[promoted["rec_id"]].result]
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "cmaes"])

@@ -78,6 +78,7 @@ def test_the_budgets_of_a_population_are_its_generations():
         ("hybrid", {"enable_llm_range_narrowing": True}, "never narrows the ranges"),
         ("hybrid", {"llm_analysis_interval": 5}, "share of the trials"),
         ("llm", {"research_program": "p"}, "it is for autoresearch"),
+        ("autoresearch", {"evolvable_text_parameters": ["prompt"]}, "values that the space has"),
         ("hyperband", {"automl_max_trials": 9}, "it is for asha"),
     ],
 )
