@@ -6,6 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelyard.core.errors import PluginError, RoutingError
 from modelyard.core.plugins import plugin_names
@@ -90,3 +92,11 @@ def test_a_model_of_sentence_transformers_is_an_embedder(tiny_checkpoint, tmp_pa
     for missing in ("sentence_transformers", "sentence_transformers:/nowhere"):
         with pytest.raises(RoutingError, match="name the embedder sentence_transformers:FOLDER"):
             load_embedder(missing)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet=st.sampled_from("ab  \n\t.é日1🙂▁"), max_size=40) | st.text(max_size=30))
+def test_wordllama_reads_words_as_it_reads_the_text(text):
+    pytest.importorskip("wordllama")
+    embedder = load_embedder("wordllama")
+    assert embedder._tokens(text) == embedder._encoded(text)

@@ -62,6 +62,7 @@ def seen_part(text: str) -> str:
 
 def unit_rows(vectors: Embeddings) -> Embeddings:
     """Rows of length 1; a row of zeros stays one."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Embeddings = (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)
+    norms_n = np.sqrt(np.add.reduce(vectors * vectors, axis=1))
+    norms_n[norms_n == 0] = 1
+    unit: Embeddings = (vectors / norms_n[:, None]).astype(np.float32, copy=False)
     return unit

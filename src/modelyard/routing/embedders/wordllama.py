@@ -19,6 +19,10 @@ from modelyard.routing.embedders import seen_part, unit_rows
 
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
+#: What the tokenizer writes for a space.
+_SPACE_SIGN = "\N{LOWER ONE EIGHTH BLOCK}"
+#: Words whose tokens are remembered, and how long they may be.
+_MOST_WORDS, _LONGEST_WORD = 50_000, 32
 
 
 class WordLlamaEmbedder:
@@ -46,6 +50,8 @@ class WordLlamaEmbedder:
         self._tokenizer.no_truncation()
         self._table: npt.NDArray[np.float32] = np.asarray(table, np.float32)
         self._files = files
+        # Tokens of words that were seen; at most some megabytes.
+        self._words: dict[str, list[int]] = {}
 
     @property
     def dimensions(self) -> int:
@@ -61,7 +67,28 @@ class WordLlamaEmbedder:
         """The normalised mean of the tokens' vectors; see `Embedder`."""
         vectors = np.zeros((len(texts), self.dimensions), np.float32)
         for vector, text in zip(vectors, texts, strict=True):
-            tokens = self._tokenizer.encode(seen_part(text), add_special_tokens=False).ids
+            tokens = self._tokens(seen_part(text))
             if tokens:
-                vector[:] = self._table[tokens].mean(axis=0)
+                np.add.reduce(self._table.take(tokens, axis=0), axis=0, out=vector)
+                vector /= len(tokens)
         return unit_rows(vectors)
+
+    def _tokens(self, text: str) -> list[int]:
+        """The tokens of a text, by way of its words: none of this tokenizer goes on past a single space."""
+        words = text.split(" ")
+        if "" in words or _SPACE_SIGN in text:
+            return self._encoded(text)
+        known, tokens = self._words, []
+        for word in words:
+            found = known.get(word)
+            if found is None:
+                found = self._encoded(word)
+                if len(word) <= _LONGEST_WORD:
+                    if len(known) >= _MOST_WORDS:
+                        known.clear()
+                    known[word] = found
+            tokens += found
+        return tokens
+
+    def _encoded(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
