@@ -36,6 +36,8 @@ soak: .venv/dev.stamp  ## the long kill campaigns
 	$(BIN)/python -m modelyard.testing.merge_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.evaluate_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.tune_campaign --kills 100
+	$(BIN)/python -m modelyard.testing.accounts_campaign --kills 40
+	$(BIN)/python -m modelyard.testing.gateway_campaign --requests 10000
 	$(BIN)/python -m modelyard.testing.heads_campaign --kills 30
 	$(BIN)/python -m modelyard.testing.certify_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.certify_campaign --kills 20 --sequential

@@ -33,9 +33,10 @@ RUN = (
     "docs/routing.md",
     "docs/tuning.md",
     "docs/governing.md",
+    "docs/gateway.md",
 )
 #: Where a reader looks for a command.
-PAGES = ("tutorial", "how-to", "merging", "heads", "evaluating", "routing", "tuning", "governing")
+PAGES = ("tutorial", "how-to", "merging", "heads", "evaluating", "routing", "tuning", "governing", "gateway")
 #: What CI runs on its own.
 ELSEWHERE = ("make demo", "make test")
 LIMIT_S = 600.0

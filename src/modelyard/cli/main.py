@@ -27,6 +27,7 @@ _COMMANDS = {
     "evaluate": "Ask every model of a pool the questions of a frozen set, and score the answers.",
     "router": "Fit, inspect and measure a router: which model of a pool a prompt should go to.",
     "onboard": "Add a model to a router from a few of its answers.",
+    "serve": "Serve a pool by OpenAI's interface; the model auto lets the router choose.",
     "route": "Tell which model a prompt should go to.",
     "run": "Governed runs: train a candidate, prove it against what serves, watch it, tell of it.",
     "repair": "Train and prove the next iteration of a governed run whose gate failed.",
@@ -35,6 +36,8 @@ _COMMANDS = {
     "rollback": "Let stage or prod serve again what it served before.",
     "registry": "Versions of models, the aliases that serve them, and how each came to be served.",
     "evidence": "Recompute a certificate from its raw answers.",
+    "keys": "Virtual keys of the gateway: what a client may use, and how much.",
+    "usage": "What was used and spent through the gateway, by key, model, upstream or day.",
     "import": "Read logs of lm-eval or inspect_ai, or a CSV, into the results table.",
     "status": "Where the runs of a yard stand.",
     "logs": "What a step wrote.",
@@ -65,10 +68,11 @@ def cli() -> None:
 #: The extras that commands need; those that are not here need none, or say so themselves.
 _EXTRAS = {
     "audit": "prove", "certify": "prove", "evaluate": "evaluate", "evidence": "prove", "heads": "heads",
-    "import": "ensemble",
-    "integrate": "ensemble", "merge": "merge", "onboard": "evaluate,routing", "promote": "prove",
+    "import": "ensemble", "integrate": "ensemble", "keys": "gateway", "merge": "merge",
+    "onboard": "evaluate,routing", "promote": "prove",
     "registry": "prove", "repair": "prove", "rollback": "prove", "route": "routing", "router": "routing",
-    "run": "prove", "tune": "tune", "up": "ensemble,report",
+    "run": "prove", "serve": "gateway", "tune": "tune", "up": "ensemble,report",
+    "usage": "gateway",
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@
     ├── RegistryError         a version, alias or approval that cannot be changed as asked
     ├── GovernanceError       a governed run that may not do what was asked of it
     ├── RoutingError          answers, profiles or a router that cannot be used
+    ├── GatewayError          a gateway that cannot be started, or an account of its that cannot be used
     └── PolicyError           an ensemble policy that cannot be built, read or executed
 
 A message says what could not be done, the value against what was required, and what to do.
@@ -159,6 +160,10 @@ class GovernanceError(ModelyardError):
 
 class RoutingError(ModelyardError):
     """Answers, profiles or a router that cannot be used."""
+
+
+class GatewayError(ModelyardError):
+    """A gateway that cannot be started, or a key, limit or ledger of its that cannot be used."""
 
 
 class PolicyError(ModelyardError):

@@ -89,6 +89,26 @@ HEADS_NAMES = (
     "heads.before_joint_written",
 )
 
+#: The failpoints of a gateway's accounts.
+GATEWAY_NAMES = (
+    "gateway.before_let_go",
+    "gateway.before_folded",
+    "gateway.after_folded",
+    "gateway.after_held",
+    "gateway.after_settled",
+    "gateway.before_log_renamed",
+    "gateway.after_logged",
+    "gateway.after_unlinked",
+)
+
+#: The failpoints of submitting to Slurm; a run's are passed too.
+SLURM_NAMES = (
+    "slurm.after_announced",
+    "slurm.after_array_announced",
+    "slurm.after_sbatch",
+    "slurm.after_submitted",
+)
+
 #: The failpoints that a run passes, so that its kill campaign can visit them all.
 NAMES = (
     "journal.before_write",

@@ -25,21 +25,44 @@ class Price:
     request_usd: float | None = None
     # Of a machine that serves one request at a time.
     hour_usd: float | None = None
+    # When the price was looked up, and where; told with every cost.
+    as_of: str | None = None
+    source: str | None = None
+
+    @property
+    def told(self) -> str | None:
+        """Where the price is from, and when it was looked up, as far as that is declared."""
+        return " ".join(each for each in (self.source, self.as_of) if each) or None
+
+    @property
+    def known(self) -> bool:
+        """Whether any price is declared."""
+        return any(getattr(self, rate) is not None for rate in RATES)
 
     def of(self, reply: Reply) -> float | None:
         """The cost in USD of one reply; where no price is declared, what the server says it charged."""
+        if not self.known:
+            return reply.cost_usd
+        return self.cost_usd(reply.prompt_tokens, reply.completion_tokens, reply.latency_s)
+
+    def cost_usd(
+        self, prompt_tokens: int | None, completion_tokens: int | None, latency_s: float | None
+    ) -> float | None:
+        """The cost in USD of what was used; None where the price, or a number that it needs, is not known."""
         parts = [
-            (self.prompt_usd_per_million, reply.prompt_tokens, 1e-6),
-            (self.completion_usd_per_million, reply.completion_tokens, 1e-6),
+            (self.prompt_usd_per_million, prompt_tokens, 1e-6),
+            (self.completion_usd_per_million, completion_tokens, 1e-6),
             (self.request_usd, 1, 1.0),
-            (self.hour_usd, reply.latency_s, 1 / 3600),
+            (self.hour_usd, latency_s, 1 / 3600),
         ]
         asked = [(rate, amount, unit) for rate, amount, unit in parts if rate is not None]
-        if not asked:
-            return reply.cost_usd
-        if any(amount is None and rate > 0 for rate, amount, _ in asked):
+        if not asked or any(amount is None and rate > 0 for rate, amount, _ in asked):
             return None
         return sum(rate * (amount or 0) * unit for rate, amount, unit in asked)
+
+
+#: The numbers of a price.
+RATES = ("prompt_usd_per_million", "completion_usd_per_million", "request_usd", "hour_usd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +98,7 @@ class PoolModel:
     @property
     def priced(self) -> bool:
         """Whether any price is declared."""
-        return any(getattr(self.price, name) is not None for name in Price.__slots__)
+        return self.price.known
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -154,7 +177,7 @@ def _model(section: Section, folder: Path, engine: str) -> PoolModel | None:
     model = PoolModel(
         name=name,
         settings=settings,
-        price=Price(**{field: _amount(price, field) for field in Price.__slots__}),
+        price=_price(price),
         manners=Manners(
             parallel=section.integer("parallel", 4, low=1, high=1000),
             requests_per_minute=_amount(section, "requests_per_minute", above=0.0),
@@ -167,6 +190,14 @@ def _model(section: Section, folder: Path, engine: str) -> PoolModel | None:
     price.close()
     section.close()
     return model
+
+
+def _price(section: Section) -> Price:
+    return Price(
+        **{rate: _amount(section, rate) for rate in RATES},
+        as_of=section.optional_text("as_of"),
+        source=section.optional_text("source"),
+    )
 
 
 def _amount(section: Section, name: str, *, above: float = -1e-300) -> float | None:

@@ -96,7 +96,7 @@ def declare(document: YardDocument, run_dir: Path) -> Declaration:
     section = Section(document.data, faults=faults)
     section.choice("schema", SCHEMA, [SCHEMA])
     section.raw("name")
-    for name in ("pool", "judge", "governance"):  # read by the commands that they are of
+    for name in ("pool", "judge", "governance", "gateway"):  # read by the commands that they are of
         section.raw(name)
     horizon = section.integer("horizon", None, low=1, high=10_000)
     period = section.integer("period", 24, low=1, high=_LONGEST_PERIOD)

@@ -14,11 +14,13 @@ import modelyard
 from modelyard.core.failpoints import (
     CERTIFY_NAMES,
     EVALUATE_NAMES,
+    GATEWAY_NAMES,
     GOVERNED_NAMES,
     HEADS_NAMES,
     MERGE_NAMES,
     NAMES,
     REGISTRY_NAMES,
+    SLURM_NAMES,
     TUNE_NAMES,
     VARIABLE,
 )
@@ -67,5 +69,7 @@ def test_the_list_of_failpoints_is_what_the_code_passes():
         *REGISTRY_NAMES,
         *GOVERNED_NAMES,
         *HEADS_NAMES,
+        *GATEWAY_NAMES,
+        *SLURM_NAMES,
     }
     assert used == known

@@ -80,7 +80,7 @@ class OpenAISettings:
     def read(cls, section: Section, folder: Path) -> OpenAISettings:
         """The keys endpoint, model, api, template, api_key, options and timeout_s."""
         endpoint = section.text("endpoint")
-        if endpoint and (problem := _endpoint_problem(endpoint)):
+        if endpoint and (problem := endpoint_problem(endpoint)):
             section.faults.add(section.key("endpoint"), endpoint, problem, "write https://HOST/v1")
         options = section.raw("options") or {}
         if not isinstance(options, Mapping):
@@ -240,7 +240,7 @@ def _logprobs(told: Mapping[str, Any]) -> dict[str, float]:
     return {token: float(value) for token, value in told["top_logprobs"][0].items()}
 
 
-def _endpoint_problem(endpoint: str) -> str:
+def endpoint_problem(endpoint: str) -> str:
     """Why an address cannot be asked; empty where it can."""
     try:
         parts = urlsplit(endpoint)

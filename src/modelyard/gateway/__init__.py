@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server in front of a pool: routes by evidence, counts what it costs."""

@@ -1,0 +1,1 @@
+"""One request and its answer: what is asked, who is asked, what the client gets, what it took."""
