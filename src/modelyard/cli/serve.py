@@ -70,10 +70,9 @@ def command(yard_file: Path, as_json: bool, yard_dir: Path, **told: Any) -> None
     host, port = listening[0].getsockname()[:2]
     scheme = "http" if told["tls_certificate"] is None else "https"
     address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/v1"
-    router_file = [] if config.router is None else [Path(config.router) / "router.json"]
     running = Running(
         load=load,
-        watched=[yard_file, *router_file],
+        watched=lambda config: [yard_file, *([Path(config.router, "router.json")] if config.router else [])],
         spec=spec,
         workers=told["workers"],
         fold=lambda: keep_books(ledger, lambda: open_limits(spec.folder, spec.redis), log),

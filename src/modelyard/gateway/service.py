@@ -124,6 +124,7 @@ class Service:
         choice = serving.chooser.choose(asked, inbound.headers, allowed)
         if choice is None:
             raise NoModelError("no model may answer this", parameter="model")
+        deadline = begun + self._deadline_s(inbound.headers)
         admission = None if key is None else await self._admitted(key, asked, choice, len(inbound.body), now)
         serving.retries.deposit()
         request_id = self._id_of(inbound.headers)
@@ -138,7 +139,7 @@ class Service:
             admission=admission,
             admitted_at=now,
             begun=begun,
-            deadline=begun + self._deadline_s(inbound.headers),
+            deadline=deadline,
             headers=_passed_on(headers, request_id),
             allowed=allowed,
             span=span,

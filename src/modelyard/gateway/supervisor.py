@@ -64,8 +64,8 @@ class Running:
 
     # The configuration as its files say now. Raises `ModelyardError` where they cannot be served.
     load: Callable[[], GatewayConfig]
-    # Files whose change is a wish to serve them.
-    watched: Sequence[Path]
+    # Files of a configuration, whose change is a wish to serve them.
+    watched: Callable[[GatewayConfig], Sequence[Path]]
     spec: WorkerSpec
     workers: int
     # Folds journals into the ledger, and clears up after dead workers; called in a thread.
@@ -217,13 +217,16 @@ class Supervisor:
 
     async def _watch(self) -> None:
         """Serve files when they have changed and are still."""
-        seen = _stamps(self._running.watched)
+        seen = self._stamps()
         while True:
             await asyncio.sleep(_WATCH_S)
-            now = _stamps(self._running.watched)
+            now = self._stamps()
             if now != seen:
                 seen = now
                 await self._reload()
+
+    def _stamps(self) -> list[tuple[int, int, int] | None]:
+        return [_stamp(path) for path in self._running.watched(self._spec.config)]
 
     async def _reload(self) -> None:
         """Tell the workers of a new configuration, if it can be served; else all stays as it is."""
@@ -277,13 +280,10 @@ def listen(host: str, port: int, workers: int) -> list[socket.socket]:
     return made
 
 
-def _stamps(paths: Sequence[Path]) -> list[tuple[int, int, int] | None]:
+def _stamp(path: Path) -> tuple[int, int, int] | None:
     """What tells a file from what it was."""
-    found: list[tuple[int, int, int] | None] = []
-    for path in paths:
-        try:
-            status = path.stat()
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-        except OSError:
-            found.append(None)
-    return found
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

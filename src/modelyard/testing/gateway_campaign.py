@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from modelyard.testing.faulty_provider import RunningProvider, running_provider
 from modelyard.testing.gateway_client import Client, Got, Verdict
@@ -161,8 +162,10 @@ class Yard:
 
 
 @contextmanager
-def gateway_over(provider: RunningProvider, folder: Path, workers: int) -> Iterator[Yard]:
-    """A running gateway with one key."""
+def gateway_over(
+    provider: RunningProvider, folder: Path, workers: int, options: Sequence[str] = ()
+) -> Iterator[Yard]:
+    """A running gateway with one key, and options of its command line."""
     yard = Yard(folder=folder, provider=provider)
     yard.write()
     made = subprocess.run(
@@ -172,13 +175,15 @@ def gateway_over(provider: RunningProvider, folder: Path, workers: int) -> Itera
         check=True,
     )
     yard.key = json.loads(made.stdout)["token"]
-    argv = yard.modelyard("serve", str(yard.file), "--port", "0", "--workers", str(workers), "--json")
+    argv = yard.modelyard(
+        "serve", str(yard.file), "--port", "0", "--workers", str(workers), "--json", *options
+    )
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         yard.process = process
         try:
             ready = json.loads(process.stdout.readline())  # type: ignore[union-attr]
-            host, _, port = ready["address"].removeprefix("http://").removesuffix("/v1").rpartition(":")
-            yard.address = (host, int(port))
+            address = urlsplit(ready["address"])
+            yard.address = (str(address.hostname), int(address.port or 0))
             yield yard
         finally:
             process.terminate()

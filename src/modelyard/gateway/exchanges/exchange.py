@@ -36,7 +36,12 @@ class Exchange:
     receipt: Receipt
 
     async def run(self) -> None:
-        """Answer the request. Raises only `CancelledError`: the client has gone."""
+        """Answer the request.
+
+        Raises:
+            CancelledError: The client has gone.
+            BadRequestError: The request cannot be passed on.
+        """
         try:
             opened = await self.asking.opened()
         except UnansweredError as told:
