@@ -41,6 +41,7 @@ _COMMANDS = {
     "import": "Read logs of lm-eval or inspect_ai, or a CSV, into the results table.",
     "status": "Where the runs of a yard stand.",
     "logs": "What a step wrote.",
+    "diff": "What is not the same in two runs: commands, files read and left, ends.",
     "cancel": "Stop a run; it can be taken up again.",
     "audit": "Check that the yard's journal was not tampered with; anchor its head outside.",
 }
