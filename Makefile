@@ -35,6 +35,7 @@ soak: .venv/dev.stamp  ## the long kill campaigns
 	$(BIN)/python -m modelyard.testing.train_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.merge_campaign --kills 50
 	$(BIN)/python -m modelyard.testing.evaluate_campaign --kills 50
+	$(BIN)/python -m modelyard.testing.slurm_campaign --kills 60
 	$(BIN)/python -m modelyard.testing.tune_campaign --kills 100
 	$(BIN)/python -m modelyard.testing.accounts_campaign --kills 40
 	$(BIN)/python -m modelyard.testing.gateway_campaign --requests 10000

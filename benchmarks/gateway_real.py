@@ -26,7 +26,8 @@ from typing import Any
 
 import openai
 
-from routing_real import MODELS, PRICES, SEED, questions, served, told
+import routing_real
+from routing_real import MODELS, PRICES, SEED, free_port, questions, told
 
 TOOL = {
     "type": "function",
@@ -48,6 +49,24 @@ def pool(ports: dict[str, int]) -> list[dict[str, Any]]:
         }
         for name, port in ports.items()
     ]  # fmt: skip
+
+
+@contextmanager
+def served(folder: Path, name: str) -> Iterator[int]:
+    """A model behind llama.cpp's server; its port."""
+    port = free_port()
+    argv = [sys.executable, routing_real.__file__, "--serve", str(folder / f"{name}.gguf"), str(port)]
+    with (
+        (folder / f"{name}.log").open("wb") as log,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield port
+        finally:
+            process.stdin.close()
+            process.wait()
 
 
 @contextmanager
@@ -136,8 +155,7 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
     fit, report = fit[:: max(1, len(fit) // count)], report[:: max(1, len(report) // count)]
     (work / "set.jsonl").write_text("".join(json.dumps(each) + "\n" for each in fit))
     with ExitStack() as stack:
-        proxies = {name: stack.enter_context(served(folder, name)) for name in MODELS}
-        ports = {name: proxy.server_address[1] for name, proxy in proxies.items()}
+        ports = {name: stack.enter_context(served(folder, name)) for name in MODELS}
         (work / "yard.yaml").write_text(json.dumps({"name": "real", "pool": pool(ports)}))
         told(work, "evaluate", "yard.yaml", "--set", "set.jsonl", "--output", "fit")
         told(work, "router", "fit", "--results", "fit", "--output", "router")

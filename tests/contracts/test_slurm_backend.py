@@ -26,6 +26,8 @@ from modelyard.jobs.job import JobState
 from modelyard.jobs.step import Resources
 from modelyard.testing.backend_contract import BackendContract
 from modelyard.testing.bench import GPUS, Bench, contract_settings, lines_of, settle, wait_until
+from modelyard.testing.kills import Kill
+from modelyard.testing.slurm_campaign import run_trial
 from modelyard.testing.slurm_cluster import SlurmCluster, running_cluster, why_not
 
 QUICK = SlurmOptions(poll_s=0.1, settle_s=0.5, silence_s=1.0)
@@ -127,10 +129,13 @@ class TestOnACluster:
         self.begun(bench, key)
         number = backend.job_id(key)
         cluster.run("scontrol", "requeue", number)
-        wait_until(
-            lambda: "PENDING" in cluster.run("squeue", "-h", "-j", number, "-o", "%T"), what="the queue"
-        )
-        assert backend.poll([key])[key].state is JobState.PENDING
+
+        def waits() -> bool:
+            report = backend.poll([key])[key]
+            assert not report.state.final, report
+            return report.state is JobState.PENDING
+
+        wait_until(waits, what="the job's return to the queue")
         cluster.run("scontrol", "update", f"jobid={number}", "StartTime=now")
         assert settle(backend, [key])[key].state is JobState.SUCCEEDED
         assert lines_of(bench.folder / "starts") == ["started", "started"]
@@ -151,6 +156,14 @@ class TestOnACluster:
             cluster.start("slurmctld")
             cluster.wait_for_nodes()
         assert settle(bench.backend, [key])[key].state is JobState.SUCCEEDED
+
+    def test_a_driver_killed_between_sbatch_and_its_note_loses_and_doubles_nothing(
+        self, tmp_path: Path, cluster: SlurmCluster
+    ) -> None:
+        kill = Kill(failpoint="slurm.after_sbatch:1")
+        survival, broken = run_trial(tmp_path / "trial", kill, cluster=cluster, pool=(2, 0.2), seed=0)
+        assert broken == []
+        assert survival.statuses == [-9, 0]
 
     def test_a_run_of_the_command_line(self, tmp_path: Path, cluster: SlurmCluster) -> None:
         models = [{"name": f"m{i}", "train_cmd": "printenv SLURM_JOB_ID"} for i in range(2)]

@@ -21,6 +21,7 @@ from tests.docs import pages
 from modelyard.cli.main import cli
 from modelyard.evaluation.pool import read_pool
 from modelyard.lifecycle.declaration import read_declaration
+from modelyard.testing.slurm_cluster import why_not
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = (
@@ -34,6 +35,7 @@ RUN = (
     "docs/tuning.md",
     "docs/governing.md",
     "docs/gateway.md",
+    "docs/slurm.md",
 )
 #: Where a reader looks for a command.
 PAGES = ("tutorial", "how-to", "merging", "heads", "evaluating", "routing", "tuning", "governing", "gateway")
@@ -106,6 +108,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_the_commands_of_a_page_run(name: str, shell: Shell) -> None:
+    if name == "docs/slurm.md" and (why := why_not()):
+        pytest.skip(why)
     for block in pages.blocks((ROOT / name).read_text()):
         if block.path is not None:
             path = shell.folder / block.path

@@ -23,7 +23,7 @@ _DIGEST = "sha256:"
 @yard_option
 @json_option
 def command(before: str, after: str, yard_dir: Path, as_json: bool) -> None:
-    """What is not the same in two runs of a yard (names or their beginnings): commands, files, how they ended.
+    """What is not the same in two runs of a yard (names or beginnings): commands, files, how they ended.
 
     The status is 0 when nothing differs and 1 when something does.
     """

@@ -125,6 +125,8 @@ def _teller(address: str, config: GatewayConfig, *, as_json: bool) -> Callable[[
         elif event["event"] == "ready":
             names = ", ".join([*(["auto"] if config.router else []), *(m.name for m in config.models)])
             click.echo(f"{address}  {names}")
+        elif event["event"] == "worker_ready":
+            click.echo(f"worker {event['worker']} is ready")
         elif event["event"] == "reloaded":
             click.echo(f"worker {event['worker']} serves the changed files")
         elif event["event"] == "worker_died":

@@ -82,6 +82,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._reloads = 0
         self._signals = 0
+        self._told_ready = False
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -139,6 +140,7 @@ class Supervisor:
             children = [self._children.get(number) for number in range(self._running.workers)]
             if all(child is not None and child.ready.is_set() for child in children):
                 self._tell({"event": "ready", "workers": self._running.workers})
+                self._told_ready = True
                 return
             for keeper in keepers:
                 if keeper.done():
@@ -200,6 +202,8 @@ class Supervisor:
                 said = message.get("say")
                 if said == READY:
                     child.ready.set()
+                    if self._told_ready:
+                        self._tell({"event": "worker_ready", "worker": child.name})
                     if self._stopping.is_set():
                         child.writer.write(line(DRAIN))
                 elif said in (RELOADED, REFUSED):

@@ -6,9 +6,10 @@ Every implementation passes `modelyard.testing.backend_contract.BackendContract`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from modelyard.jobs.job import Report
 from modelyard.jobs.step import Resources, Step
@@ -47,6 +48,23 @@ class BackendSettings:
     gpus: tuple[str, ...] = ()
     # From SIGTERM to SIGKILL when a job is stopped.
     grace_s: float = 10.0
+
+
+@runtime_checkable
+class Gathering(Protocol):
+    """What a backend may have besides: taking many jobs in one call, such as an array of a scheduler."""
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Inside, `submit` may only announce a job; at the end all are submitted, alike ones together.
+
+        Nothing is raised at the end: a step that is refused is FAILED at the next poll, and where nobody
+        answers, polls try again. A process that ends inside has announced jobs that `find` does not know.
+        """
+
+
+def gathered(backend: Backend) -> AbstractContextManager[None]:
+    """The backend's own way of taking many jobs at once; nothing where it has none."""
+    return backend.gathered() if isinstance(backend, Gathering) else nullcontext()
 
 
 class Backend(Protocol):

@@ -18,7 +18,7 @@ from modelyard.core.errors import BackendUnreachable, SubmitError
 from modelyard.core.failpoints import failpoint
 from modelyard.core.journal import Draft, Journal
 from modelyard.core.redaction import scrubbed
-from modelyard.jobs.backend import Backend
+from modelyard.jobs.backend import Backend, gathered
 from modelyard.jobs.job import Job, JobState, Report, job_key, report_record
 from modelyard.jobs.plan import Plan
 from modelyard.jobs.progress import Progress, StepProgress, StepStatus, entries_of_run
@@ -126,7 +126,8 @@ class Runner:
             self._leave_failed(items)
         self._recheck_succeeded(items)
         self._refuse_misfits(items)
-        self._adopt(items)
+        with gathered(self._backend):
+            self._adopt(items)
 
     def _recheck_succeeded(self, items: Iterable[StepProgress]) -> None:
         """A step is run again when its output has gone, an input has changed, or what it waits for runs."""
@@ -326,15 +327,16 @@ class Runner:
 
     def _launch_ready(self) -> None:
         """Announce and submit ready steps while there is room; ends are recorded in the same write."""
-        for item in self._ready():
-            if not self._backend.free(Resources()):
-                return
-            if not self._backend.free(item.step.resources):
-                continue
-            job = self._announce(item)
-            failpoint("runner.after_intent")
-            self._submit(item, job)
-            failpoint("runner.after_submit")
+        with gathered(self._backend):
+            for item in self._ready():
+                if not self._backend.free(Resources()):
+                    return
+                if not self._backend.free(item.step.resources):
+                    continue
+                job = self._announce(item)
+                failpoint("runner.after_intent")
+                self._submit(item, job)
+                failpoint("runner.after_submit")
 
     def _announce(self, item: StepProgress) -> Job:
         attempt = len(item.jobs) + 1

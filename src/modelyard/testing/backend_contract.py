@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.jobs.backend import Backend, BackendSettings
+from modelyard.jobs.backend import Backend, BackendSettings, gathered
 from modelyard.jobs.job import JobState
 from modelyard.jobs.step import Resources, Step
 from modelyard.testing.bench import (
@@ -168,6 +168,20 @@ class BackendContract:
         assert bench.submit(step, backend=reopen()) == native_id
         assert settle(bench.backend, [native_id])[native_id].state is JobState.SUCCEEDED
         assert lines_of(bench.folder / "starts") == ["started"]
+
+    def test_what_is_submitted_together_starts_once(self, bench: Bench, reopen: Reopen) -> None:
+        steps = [
+            bench.step(f'echo "$MODELYARD_STEP $N" >> starts; exit {n}', env={"N": str(n)}) for n in range(3)
+        ]
+        with gathered(bench.backend):
+            ids = [bench.submit(step) for step in steps]
+            assert [bench.submit(step) for step in steps] == ids
+        later = reopen()
+        for step, native_id in zip(steps, ids, strict=True):
+            assert wait_until(partial(later.find, bench.key(step)), what="the job") == native_id
+        assert [report.exit_code for report in settle(bench.backend, ids).values()] == [0, 1, 2]
+        wanted = [f"{step.name} {n}" for n, step in enumerate(steps)]
+        assert sorted(lines_of(bench.folder / "starts")) == sorted(wanted)
 
     def test_two_processes_that_submit_one_key_at_once_start_it_once(
         self, bench: Bench, reopen: Reopen

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -107,6 +108,8 @@ class Yard:
     # In turn, after which an address is left alone; many: every request meets the fault.
     failures: int = 1_000_000
     process: subprocess.Popen[str] | None = None
+    # Workers that are ready now.
+    ready: int = 0
 
     @property
     def file(self) -> Path:
@@ -181,13 +184,27 @@ def gateway_over(
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         yard.process = process
         try:
-            ready = json.loads(process.stdout.readline())  # type: ignore[union-attr]
-            address = urlsplit(ready["address"])
-            yard.address = (str(address.hostname), int(address.port or 0))
+            started = threading.Event()
+            threading.Thread(target=_heard, args=(yard, started), daemon=True).start()
+            if not started.wait(_START_S):
+                raise TimeoutError("the gateway was not ready in time")
             yield yard
         finally:
             process.terminate()
             process.wait(timeout=_START_S)
+
+
+def _heard(yard: Yard, started: threading.Event) -> None:
+    """What a gateway says of itself, until it ends."""
+    process = yard.process
+    for line in (process.stdout if process is not None else None) or ():
+        event = json.loads(line)
+        if event["event"] == "ready":
+            address = urlsplit(event["address"])
+            yard.address = (str(address.hostname), int(address.port or 0))
+            yard.ready = event["workers"]
+            started.set()
+        yard.ready += {"worker_ready": 1, "worker_died": -1}.get(event["event"], 0)
 
 
 async def ask_all(yard: Yard, load: Load, label: str) -> list[Got]:
@@ -221,6 +238,8 @@ class Part:
     longest_s: float = 0.0
     seconds: float = 0.0
     resent: int = 0
+    # What was said of answers that were lost.
+    details: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
 
     def judge(self, got: Sequence[Got], allowed: Sequence[Verdict]) -> None:
@@ -230,6 +249,8 @@ class Part:
             self.by_model[one.model] += 1
             self.longest_s = max(self.longest_s, one.seconds)
             self.resent += one.resent
+            if one.verdict in (Verdict.WRONG, Verdict.DROPPED):
+                self.details[one.detail[:60]] += 1
             if one.verdict not in allowed and len(self.broken) < 5:
                 self.broken.append(f"{one.request_id}: {one.verdict} {one.status} {one.detail}")
 
@@ -242,6 +263,7 @@ class Part:
             "longest_s": round(self.longest_s, 3),
             "seconds": round(self.seconds, 1),
             "resent": self.resent,
+            "lost": dict(self.details),
             "said_usd": round(self.said_usd, 9),
             "billed_usd": round(self.billed_usd, 9),
             "broken": self.broken,
@@ -294,16 +316,20 @@ def kills_part(yard: Yard, load: Load, kills: int) -> Part:
     """Workers die while requests run: what was in flight is dropped, nothing else."""
     chance, killed = random.Random(load.seed), 0
 
-    async def work() -> list[Got]:
+    async def killing() -> None:
         nonlocal killed
-        asking = asyncio.ensure_future(ask_all(yard, load, "kills"))
-        while killed < kills and not asking.done():
+        while killed < kills:
             await asyncio.sleep(chance.uniform(0.3, 0.9))
             workers = yard.workers()
-            if workers:
+            if yard.ready == len(workers) > 1:  # one that is left can take over
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 killed += 1
-        return await asking
+
+    async def work() -> list[Got]:
+        killer, got = asyncio.ensure_future(killing()), list[Got]()
+        while not killer.done():
+            got += await ask_all(yard, load, f"kills-{len(got)}")
+        return got
 
     part = _part(yard, "worker kills", work, [Verdict.ANSWERED, Verdict.DROPPED, Verdict.WRONG])
     part.name = f"{killed} worker kills"
@@ -311,7 +337,7 @@ def kills_part(yard: Yard, load: Load, kills: int) -> Part:
     in_flight = killed * load.connections
     if lost > in_flight:
         part.broken.append(f"{lost} answers were lost by {killed} kills of {load.connections} connections")
-    dearest = max(part.billed_usd / load.requests * 3, 0.0)
+    dearest = 3 * part.billed_usd / max(1, part.verdicts.total())
     if abs(part.said_usd - part.billed_usd) > dearest * in_flight:
         part.broken.append(f"{part.said_usd} USD is said, {part.billed_usd} was billed")
     return part

@@ -82,7 +82,7 @@ class LocalBackend:
             "cwd": step.cwd,
             "env": redacted(step.env, step.secrets),
             "secrets": list(step.secrets),
-            "timeout_s": _tightest(step.timeout_s, step.resources.wall_time_s),
+            "timeout_s": tightest(step.timeout_s, step.resources.wall_time_s),
             "grace_s": self._settings.grace_s,
             "cpus": step.resources.cpus,
             "gpus": step.resources.gpus,
@@ -135,7 +135,7 @@ class LocalBackend:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             failpoint("local.after_directory")
-            write_json(folder / "environment.json", _recorded(environment, step), durable=False)
+            write_json(folder / "environment.json", recorded(environment, step), durable=False)
             write_json(folder / "request.json", body, durable=False)
             pid = self._nursery.launch(native_id, environment)
         except OSError as error:
@@ -203,22 +203,22 @@ class LocalBackend:
     # -- the job's folder ------------------------------------------------------------------------------
 
     def _read(self, folder: Path) -> Report:
-        ended = _exit_report(folder)
+        ended = exit_report(folder)
         if ended is not None:
             return ended
         if not (folder / "claim").exists():
             return self._unclaimed(folder)
         if is_alive((folder / "claim").read_text()):
-            return Report(state=JobState.RUNNING, started_at=_started_at(folder))
+            return Report(state=JobState.RUNNING, started_at=started_at_of(folder))
         # The wrapper may have ended between the two looks.
-        ended = _exit_report(folder)
+        ended = exit_report(folder)
         if ended is not None:
             return ended
         strays = kill_marked(f"{MARK}={folder.name}")
         detail = "its wrapper was killed or the machine went down" + (
             f"; ended {strays} strays" if strays else ""
         )
-        return Report(state=JobState.LOST, reason="lost", detail=detail, started_at=_started_at(folder))
+        return Report(state=JobState.LOST, reason="lost", detail=detail, started_at=started_at_of(folder))
 
     def _unclaimed(self, folder: Path) -> Report:
         held = self._held.get(str(folder))
@@ -300,11 +300,12 @@ def total_memory_gib() -> float:
         return 0.0
 
 
-def _tightest(*limits: float | None) -> float | None:
+def tightest(*limits: float | None) -> float | None:
+    """The least of the limits that are set."""
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _recorded(environment: Mapping[str, str], step: Step) -> dict[str, Any]:
+def recorded(environment: Mapping[str, str], step: Step) -> dict[str, Any]:
     """The environment for the record: own and telling variables by value, secrets and the rest by name."""
     shown, named = {}, []
     for name in sorted(environment):
@@ -317,7 +318,8 @@ def _recorded(environment: Mapping[str, str], step: Step) -> dict[str, Any]:
     return {"recorded_at": stamp(utc_now()), "variables": shown, "other_names": named}
 
 
-def _exit_report(folder: Path) -> Report | None:
+def exit_report(folder: Path) -> Report | None:
+    """What a job's wrapper wrote of its end; None until then."""
     try:
         record = read_json(folder / "exit.json")
     except FileNotFoundError:
@@ -337,7 +339,8 @@ def _exit_report(folder: Path) -> Report | None:
     return replace(report, cpu_s=record.get("cpu_s"), max_rss_bytes=record.get("max_rss_bytes"))
 
 
-def _started_at(folder: Path) -> str | None:
+def started_at_of(folder: Path) -> str | None:
+    """When a job's wrapper started its command; None until then."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         return str(read_json(folder / "started.json")["started_at"])
     return None
