@@ -49,16 +49,19 @@ class Price:
         self, prompt_tokens: int | None, completion_tokens: int | None, latency_s: float | None
     ) -> float | None:
         """The cost in USD of what was used; None where the price, or a number that it needs, is not known."""
-        parts = [
+        total, asked = 0.0, False
+        for rate, amount, unit in (
             (self.prompt_usd_per_million, prompt_tokens, 1e-6),
             (self.completion_usd_per_million, completion_tokens, 1e-6),
             (self.request_usd, 1, 1.0),
             (self.hour_usd, latency_s, 1 / 3600),
-        ]
-        asked = [(rate, amount, unit) for rate, amount, unit in parts if rate is not None]
-        if not asked or any(amount is None and rate > 0 for rate, amount, _ in asked):
-            return None
-        return sum(rate * (amount or 0) * unit for rate, amount, unit in asked)
+        ):
+            if rate is None:
+                continue
+            if amount is None and rate > 0:
+                return None
+            total, asked = total + rate * (amount or 0) * unit, True
+        return total if asked else None
 
 
 #: The numbers of a price.

@@ -23,19 +23,25 @@ class LiveRouter:
         centroids = router.clusters.centroids_kd
         self._centroids_dk = centroids.T
         self._lengths_k = np.einsum("kd,kd->k", centroids, centroids) / 2
-        self._made: dict[Request, dict[int, Decision]] = {}
+        # By the identity of a request, which is kept so that it stays one; comparing requests takes longer.
+        self._made: dict[int, tuple[Request, dict[int, Decision]]] = {}
 
     def route(self, text: str, request: Request) -> Decision:
-        """The model for a prompt. Raises `RoutingError` as `Router.route`."""
+        """The model for a prompt; give the same request object for requests that are alike.
+
+        Raises:
+            RoutingError: As `Router.route`.
+        """
         if self.router.predictor.by_prompt or request.explore is not None:
             return self.router.route(text, request)
         embedding = self.router.embedder.embed([text])
         cluster = int(np.argmax(embedding @ self._centroids_dk - self._lengths_k))
-        made = self._made.get(request)
-        if made is None:
+        found = self._made.get(id(request))
+        if found is None:
             if len(self._made) >= _MOST_REQUESTS:
                 self._made.clear()
-            made = self._made[request] = {}
+            found = self._made[id(request)] = (request, {})
+        made = found[1]
         decision = made.get(cluster)
         if decision is None:
             (decision,) = self.router.route_batch(embedding, request)

@@ -37,7 +37,7 @@ class Used:
 
 def reported(usage: object) -> Used | None:
     """What an upstream says, where it can be true."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
     if not (_is_count(prompt) and _is_count(completion)):

@@ -215,7 +215,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _fail(self, why: str, *, kind: str, stale: bool = False) -> None:
-        if self._failure is None:
+        if self._failure is None and not self.whole:  # what follows a whole answer takes nothing from it
             self._failure = UpstreamError(why, kind=kind, stale=stale)
         self._notify()
         if not self.closed:
