@@ -94,8 +94,8 @@ def test_a_model_of_sentence_transformers_is_an_embedder(tiny_checkpoint, tmp_pa
             load_embedder(missing)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.text(alphabet=st.sampled_from("ab  \n\t.é日1🙂▁"), max_size=40) | st.text(max_size=30))
+@settings(max_examples=500, deadline=None)
+@given(st.text(alphabet=st.sampled_from("ab   \n\t.é日1🙂▁"), max_size=40) | st.text(max_size=30))
 def test_wordllama_reads_words_as_it_reads_the_text(text):
     pytest.importorskip("wordllama")
     embedder = load_embedder("wordllama")

@@ -5,6 +5,7 @@ The package's weights and tokenizer are loaded from its own folder, which it doe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from modelyard.routing.embedders import seen_part, unit_rows
 
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
+_SINGLE_SPACE = re.compile("(?<=[^ ]) (?=[^ ])")
 #: What the tokenizer writes for a space.
 _SPACE_SIGN = "\N{LOWER ONE EIGHTH BLOCK}"
 #: Words whose tokens are remembered, and how long they may be.
@@ -75,9 +77,11 @@ class WordLlamaEmbedder:
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a text, by way of its words: none of this tokenizer goes on past a single space."""
-        words = text.split(" ")
-        if "" in words or _SPACE_SIGN in text:
+        if _SPACE_SIGN in text:
             return self._encoded(text)
+        words = text.split(" ")
+        if "" in words:  # spaces in a row are a token of their own
+            words = _SINGLE_SPACE.split(text)
         known, tokens = self._words, []
         for word in words:
             found = known.get(word)
