@@ -35,7 +35,7 @@ class LiveRouter:
         if self.router.predictor.by_prompt or request.explore is not None:
             return self.router.route(text, request)
         embedding = self.router.embedder.embed([text])
-        cluster = int(np.argmax(embedding @ self._centroids_dk - self._lengths_k))
+        cluster = int((embedding @ self._centroids_dk - self._lengths_k).argmax())
         found = self._made.get(id(request))
         if found is None:
             if len(self._made) >= _MOST_REQUESTS:

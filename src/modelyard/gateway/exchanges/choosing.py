@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from modelyard.core.errors import RoutingError
 from modelyard.gateway.config import AUTO, GatewayConfig, Preference, Served
@@ -28,9 +29,8 @@ class NoModelError(BadRequestError):
     """There is no such model here, or none that may answer this."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """A model for a request, and why."""
+class Choice(NamedTuple):
+    """A model for a request, and why. (Frozen dataclasses take microseconds longer to make.)"""
 
     model: Served
     reason: str

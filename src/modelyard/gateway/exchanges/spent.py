@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelyard.evaluation.pool import Price
 from modelyard.gateway.accounts.money import nano_usd
@@ -21,9 +20,8 @@ _TOKENS_A_MESSAGE = 4
 TokenCount = Callable[[str], int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Used:
-    """Tokens of one answer."""
+class Used(NamedTuple):
+    """Tokens of one answer. (Frozen dataclasses take microseconds longer to make.)"""
 
     prompt_tokens: int
     completion_tokens: int

@@ -5,6 +5,7 @@ The package's weights and tokenizer are loaded from its own folder, which it doe
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from modelyard.core.digests import digest_json, digest_path
 from modelyard.core.errors import RoutingError
 from modelyard.routing.answers import Embeddings
-from modelyard.routing.embedders import seen_part, unit_rows
+from modelyard.routing.embedders import seen_part
 
 _WEIGHTS = "weights/l2_supercat_256.safetensors"
 _TOKENIZER = "tokenizers/l2_supercat_tokenizer_config.json"
@@ -66,14 +67,14 @@ class WordLlamaEmbedder:
         return digest_json({file.name: digest_path(file) for file in self._files})
 
     def embed(self, texts: Sequence[str]) -> Embeddings:
-        """The normalised mean of the tokens' vectors; see `Embedder`."""
-        vectors = np.zeros((len(texts), self.dimensions), np.float32)
+        """The normalised sum of the tokens' vectors; see `Embedder`."""
+        vectors = np.zeros((len(texts), self._table.shape[1]), np.float32)
         for vector, text in zip(vectors, texts, strict=True):
             tokens = self._tokens(seen_part(text))
             if tokens:
                 np.add.reduce(self._table.take(tokens, axis=0), axis=0, out=vector)
-                vector /= len(tokens)
-        return unit_rows(vectors)
+                vector /= math.sqrt(np.dot(vector, vector)) or 1.0
+        return vectors
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a text, by way of its words: none of this tokenizer goes on past a single space."""
