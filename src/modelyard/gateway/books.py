@@ -28,7 +28,7 @@ class Books:
     count: TokenCount
     # Spans of requests, where they are asked for.
     traces: Traces | None = None
-    _lost_usd: dict[str, int] = field(default_factory=dict)
+    _lost_usd: dict[Admission, int] = field(default_factory=dict)
     _heads: dict[tuple[str, str], bytes] = field(default_factory=dict)
 
     def close(self, record: RequestRecord, admission: Admission | None) -> None:
@@ -37,8 +37,8 @@ class Books:
         Raises:
             GatewayError: The disk takes no line; limits and counts are right all the same.
         """
-        lost = self._lost_usd.pop(record.request_id, 0) if self._lost_usd else 0
         if admission is not None:
+            lost = self._lost_usd.pop(admission, 0)
             cost = record.cost_nano_usd
             if cost is None:  # what was set aside is booked
                 cost = admission.usd_nano
@@ -51,8 +51,7 @@ class Books:
     def lost(self, record: RequestRecord, admission: Admission | None) -> None:
         """Write down an attempt that nobody got an answer of, and that may be billed. Raises as `close`."""
         if admission is not None and record.cost_nano_usd:
-            before = self._lost_usd.get(record.request_id, 0)
-            self._lost_usd[record.request_id] = before + record.cost_nano_usd
+            self._lost_usd[admission] = self._lost_usd.get(admission, 0) + record.cost_nano_usd
         self.metrics.spent(record)
         self.journal.append(record)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Upper ends of the buckets of times, in seconds.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 FOLDER = "metrics"
+#: A worker that has written nothing for so long has gone.
+_FRESH_S = 10.0
 
 
 @dataclass(slots=True)
@@ -114,11 +116,11 @@ def forget(folder: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def exposition(folder: Path, living: Iterable[str] | None = None) -> bytes:
-    """All workers' counts for Prometheus; gauges of the living only, where they are known."""
+def exposition(folder: Path, now: float) -> bytes:
+    """All workers' counts for Prometheus, at a moment in Unix seconds; gauges of the living only."""
     from prometheus_client import CollectorRegistry, generate_latest
 
-    collector = _Sum(folder, None if living is None else frozenset(living))
+    collector = _Sum(folder, now)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     return generate_latest(registry)
@@ -127,7 +129,7 @@ def exposition(folder: Path, living: Iterable[str] | None = None) -> bytes:
 class _Sum:
     """Adds up the files of a folder when it is asked."""
 
-    def __init__(self, folder: Path, living: frozenset[str] | None) -> None:
+    def __init__(self, folder: Path, now: float) -> None:
         self._models: dict[str, ModelCounts] = defaultdict(ModelCounts)
         self._refused: dict[str, int] = defaultdict(int)
         self._gauges: dict[str, int] = defaultdict(int)
@@ -137,7 +139,7 @@ class _Sum:
                 self._models[name].merge(counts)
             for reason, count in record["refused"].items():
                 self._refused[reason] += count
-            if living is None or file.stem in living:
+            if now - file.stat().st_mtime < _FRESH_S:
                 for name, value in record["gauges"].items():
                     self._gauges[name] += value
 

@@ -96,7 +96,7 @@ class Service:
                 )
 
     async def _answer(self, inbound: Inbound) -> None:
-        path = inbound.target.partition(b"?")[0]
+        path = _path_of(inbound.target)
         endpoint = _PASSED.get(path)
         if endpoint is not None:
             if inbound.method != b"POST":
@@ -237,6 +237,13 @@ class Service:
         inbound.respond(refusal.status, headers, body)
 
 
+def _path_of(target: bytes) -> bytes:
+    """Without the query; of a whole address, too, as RFC 9112 (3.2.2) wants it."""
+    if not target.startswith(b"/") and b"://" in target:
+        target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+    return target.partition(b"?")[0]
+
+
 def _passed_on(headers: Mapping[bytes, bytes], request_id: str) -> bytes:
     """The lines of a request that its upstream gets, too."""
     lines = b"x-request-id: %b\r\n" % request_id.encode()
@@ -268,7 +275,7 @@ async def _metrics(service: Service, inbound: Inbound, path: bytes) -> None:
     service.books.metrics.gauges["requests_in_flight"] = service.in_flight
     service.books.metrics.write(service.folder, service.books.worker)
     inbound.respond(
-        200, b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n", exposition(service.folder)
+        200, b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n", exposition(service.folder, time())
     )
 
 

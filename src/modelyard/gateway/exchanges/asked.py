@@ -59,6 +59,14 @@ class Asked:
         return "\n\n".join(self._texts())
 
     @property
+    def choices(self) -> int:
+        """How many answers one reply has: `n` for each prompt."""
+        count, prompts = self.record.get("n"), self.record.get("prompt")
+        each = count if isinstance(count, int) and count > 0 else 1
+        listed = isinstance(prompts, list) and all(isinstance(one, str | list) for one in prompts)
+        return each * (len(prompts) if listed and prompts else 1)
+
+    @property
     def tools(self) -> bool:
         """Whether the model must be able to call tools."""
         return bool(self.record.get("tools") or self.record.get("functions"))

@@ -102,8 +102,7 @@ class Asking:
             opened = await open_answer(
                 upstream,
                 request,
-                stream=asked.stream,
-                hide_usage=not asked.wants_usage,
+                asked,
                 expires=begun + self._time_for(upstream, begun),
                 waiting=self.waiting,
             )
@@ -115,9 +114,9 @@ class Asking:
             breaker.given_up()
             self.receipt.lost(upstream, choice, begun)
             raise
+        breaker.succeeded(self.receipt.clock())  # a stream that is cut later has failed all the same
         if opened.events is None:
             self.release(opened)
-            breaker.succeeded(self.receipt.clock())
         return opened
 
     def _time_for(self, upstream: Upstream, now: float) -> float:

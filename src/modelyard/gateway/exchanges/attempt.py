@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from modelyard.gateway.exchanges.asked import Asked
 from modelyard.gateway.exchanges.events import EventStream
 from modelyard.gateway.upstreams import Upstream
 from modelyard.gateway.wire.outbound import UpstreamConnection, UpstreamError
@@ -66,7 +67,7 @@ class Waiting:
 
 
 async def open_answer(
-    upstream: Upstream, request: bytes, *, stream: bool, hide_usage: bool, expires: float, waiting: Waiting
+    upstream: Upstream, request: bytes, asked: Asked, *, expires: float, waiting: Waiting
 ) -> Opened:
     """Send a request and wait until its answer has begun.
 
@@ -84,7 +85,7 @@ async def open_answer(
         waiting.connections.add(connection)
         try:
             connection.send(request)
-            return await _begun(upstream, connection, stream=stream, hide_usage=hide_usage)
+            return await _begun(upstream, connection, asked)
         except UpstreamError as failure:
             _dropped(connection, waiting)
             if fresh or not failure.stale:
@@ -100,13 +101,12 @@ def _dropped(connection: UpstreamConnection, waiting: Waiting) -> None:
     connection.close()
 
 
-async def _begun(
-    upstream: Upstream, connection: UpstreamConnection, *, stream: bool, hide_usage: bool
-) -> Opened:
+async def _begun(upstream: Upstream, connection: UpstreamConnection, asked: Asked) -> Opened:
     status = await connection.head()
     streamed = connection.headers.get(b"content-type", b"").startswith(b"text/event-stream")
-    if status == 200 and stream and streamed:
-        return await _first_events(upstream, connection, EventStream(hide_usage=hide_usage))
+    if status == 200 and asked.stream and streamed:
+        events = EventStream(hide_usage=not asked.wants_usage, choices=asked.choices)
+        return await _first_events(upstream, connection, events)
     if status != 200 and status not in _CLIENTS_FAULT:
         raise DeclinedError(status, _rest_s(status, connection.headers))
     body = await connection.body()

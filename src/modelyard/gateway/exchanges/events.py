@@ -23,14 +23,15 @@ LONGEST_EVENT_BYTES = 8 * 1024 * 1024
 class EventStream:
     """Reads one streamed answer part by part; knows nothing of connections."""
 
-    def __init__(self, *, hide_usage: bool) -> None:
+    def __init__(self, *, hide_usage: bool, choices: int = 1) -> None:
         self._hide_usage = hide_usage
+        # Answers to one request, each of which says itself why it ended.
+        self._unfinished = choices
         self._tail = b""
         self._texts: list[bytes] = []
         self.usage: dict[str, Any] | None = None
         #: Whether the answer said itself that it is whole.
         self.done = False
-        self.finished = False
         #: The error that was told in the middle of the stream, if any.
         self.error: object = None
 
@@ -53,6 +54,11 @@ class EventStream:
         return self._seen(rest) if rest.strip() else b""
 
     @property
+    def finished(self) -> bool:
+        """Whether each answer said why it ended."""
+        return self._unfinished <= 0
+
+    @property
     def whole(self) -> bool:
         """Whether nothing of the answer is missing."""
         return self.error is None and (self.done or self.finished)
@@ -63,8 +69,7 @@ class EventStream:
 
     def _seen(self, events: bytes) -> bytes:
         self._texts += _TEXT.findall(events)
-        if not self.finished:
-            self.finished = _FINISHED.search(events) is not None
+        self._unfinished -= len(_FINISHED.findall(events))
         if b"[DONE]" in events and _DONE.search(events):
             self.done = True
         if b'"usage"' in events or b'"error"' in events:

@@ -84,7 +84,6 @@ class Exchange:
             await self._pass_events(opened, events)
             outcome = Outcome.OK
             self.inbound.finish()
-            upstream.breaker.succeeded(receipt.clock())
             await self._read_end(opened)
         except UpstreamError as failure:
             outcome = Outcome.TIMED_OUT if failure.kind == "timed_out" else Outcome.CUT
@@ -92,8 +91,6 @@ class Exchange:
             receipt.books.metrics.upstream_failed(upstream.model.name, failure.kind)
             self._cut(failure)
         finally:
-            if outcome is Outcome.CLIENT_GONE:
-                upstream.breaker.given_up()
             self.asking.release(opened)
             used = believed(
                 reported(events.usage), events.text, receipt.ticket.asked.text, receipt.books.count
