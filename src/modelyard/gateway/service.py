@@ -55,6 +55,14 @@ class RefusedError(Exception):
         self.retry_after_s, self.parameter = retry_after_s, parameter
 
 
+class WrongMethodError(RefusedError):
+    """An address that takes another method."""
+
+    def __init__(self, path: bytes, allow: str) -> None:
+        super().__init__(405, f"{path.decode('latin-1')} takes {allow}", code="method_not_allowed")
+        self.allow = allow
+
+
 @dataclass(slots=True, kw_only=True)
 class Service:
     """See the module; used by the connections of one event loop."""
@@ -100,14 +108,14 @@ class Service:
         endpoint = _PASSED.get(path)
         if endpoint is not None:
             if inbound.method != b"POST":
-                raise RefusedError(405, f"{path.decode('latin-1')} takes POST", code="method_not_allowed")
+                raise WrongMethodError(path, "POST")
             await self._exchange(inbound, endpoint)
             return
         page = _PAGES.get(path) or (_one_model if path.startswith(b"/v1/models/") else None)
         if page is None:
             raise RefusedError(404, "there is nothing at this address", code="not_found")
         if inbound.method not in (b"GET", b"HEAD"):
-            raise RefusedError(405, f"{path.decode('latin-1')} takes GET", code="method_not_allowed")
+            raise WrongMethodError(path, "GET, HEAD")
         await page(self, inbound, path)
 
     async def _exchange(self, inbound: Inbound, endpoint: Endpoint) -> None:
@@ -226,6 +234,8 @@ class Service:
     def _refuse(self, inbound: Inbound, refusal: RefusedError) -> None:
         self.books.metrics.refused[refusal.code] += 1
         headers = JSON_HEADER + retry_after(refusal.retry_after_s)
+        if isinstance(refusal, WrongMethodError):
+            headers += b"allow: %b\r\n" % refusal.allow.encode()
         if refusal.status == 401:
             headers += b"www-authenticate: Bearer\r\n"
         kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(

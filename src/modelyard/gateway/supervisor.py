@@ -34,7 +34,8 @@ from modelyard.gateway.control import (
 )
 from modelyard.gateway.metrics import forget
 
-SPEC = "worker.json"
+#: What workers begin with; and what they are asked to serve next, which takes its place when one does.
+SPEC, NEXT = "worker.json", "worker-next.json"
 _LOCK = "gateway.lock"
 _BACKLOG = 2048
 #: How often files are looked at, and journals folded.
@@ -55,6 +56,8 @@ class _Child:
     process: asyncio.subprocess.Process
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    # Of the configuration that it began with.
+    number: int
     ready: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -80,7 +83,10 @@ class Supervisor:
         self._spec = running.spec
         self._children: dict[int, _Child] = {}
         self._stopping = asyncio.Event()
-        self._reloads = 0
+        # The newest configuration and its number, until workers have taken it or refused it.
+        self._next: tuple[int, WorkerSpec] | None = None
+        self._number = self._asked = 0
+        self._reloading = asyncio.Lock()
         self._signals = 0
         self._told_ready = False
 
@@ -180,6 +186,7 @@ class Supervisor:
 
     async def _start(self, number: int) -> _Child:
         ours, theirs = socket.socketpair()
+        number_of = self._number
         listening, name = self._listening[number], new_name(number)
         listen, control = os.dup(listening.fileno()), theirs.detach()
         environment = {**os.environ, LISTEN_VARIABLE: str(listen), CONTROL_VARIABLE: str(control)}
@@ -192,7 +199,7 @@ class Supervisor:
             os.close(listen)
             os.close(control)
         reader, writer = await asyncio.open_connection(sock=ours)
-        return _Child(name=name, process=process, reader=reader, writer=writer)
+        return _Child(name=name, process=process, reader=reader, writer=writer, number=number_of)
 
     async def _hear(self, child: _Child) -> None:
         """What a worker says, until it has gone."""
@@ -206,7 +213,10 @@ class Supervisor:
                         self._tell({"event": "worker_ready", "worker": child.name})
                     if self._stopping.is_set():
                         child.writer.write(line(DRAIN))
+                    elif self._next is not None or child.number < self._number:
+                        self._ask(child)
                 elif said in (RELOADED, REFUSED):
+                    self._heard_of(int(message["number"]), taken=said == RELOADED)
                     self._tell(
                         {
                             "event": said,
@@ -233,19 +243,33 @@ class Supervisor:
         return [_stamp(path) for path in self._running.watched(self._spec.config)]
 
     async def _reload(self) -> None:
-        """Tell the workers of a new configuration, if it can be served; else all stays as it is."""
-        try:
-            config = await asyncio.to_thread(self._running.load)
-        except ModelyardError as error:
-            self._tell({"event": "refused", "why": str(error)})
+        """Ask the workers to serve a new configuration, if it can be; else all stays as it is."""
+        async with self._reloading:
+            try:
+                config = await asyncio.to_thread(self._running.load)
+            except ModelyardError as error:
+                self._tell({"event": "refused", "why": str(error)})
+                return
+            self._asked += 1
+            self._next = (self._asked, replace(self._spec, config=config))
+            self._next[1].write(self._spec.folder / NEXT)
+            for child in self._children.values():
+                if child.ready.is_set() and child.process.returncode is None:
+                    self._ask(child)
+
+    def _ask(self, child: _Child) -> None:
+        """Ask one worker to serve what is newest."""
+        number, file = (self._next[0], NEXT) if self._next is not None else (self._number, SPEC)
+        child.writer.write(line(RELOAD, spec=str(self._spec.folder / file), number=number))
+
+    def _heard_of(self, number: int, *, taken: bool) -> None:
+        """A worker has taken a configuration, so that the next one begins with it; or it has refused it."""
+        if self._next is None or self._next[0] != number:
             return
-        self._reloads += 1
-        self._spec = replace(self._spec, config=config)
-        path = self._spec.folder / SPEC
-        self._spec.write(path)
-        for child in self._children.values():
-            if child.ready.is_set() and child.process.returncode is None:
-                child.writer.write(line(RELOAD, spec=str(path), number=self._reloads))
+        if taken:
+            self._number, self._spec = self._next
+            self._spec.write(self._spec.folder / SPEC)
+        self._next = None
 
     async def _fold(self) -> None:
         """Bring the ledger up to date, and clear up after workers that have gone."""

@@ -19,6 +19,7 @@ class Upstream:
 
     model: Served
     endpoint: str
+    key: str = field(repr=False)
     connections: ConnectionPool
     breaker: Breaker
     # The head of a request by interface, up to the headers of one request.
@@ -49,16 +50,13 @@ class Upstreams:
         Raises:
             GatewayError: The environment lacks the key of a model, or holds what no header can.
         """
-        old = (
-            {}
-            if before is None
-            else {(u.model, u.endpoint, _key(u.model, environment)): u for u in before.all()}
-        )
+        kept = [] if before is None else before.all()
+        old: dict[tuple[Served, str, str], Upstream | None] = {(u.model, u.endpoint, u.key): u for u in kept}
         made: dict[str, tuple[Upstream, ...]] = {}
         for model in config.models:
             key = _key(model, environment)
             made[model.name] = tuple(
-                old.get((model, endpoint, key)) or _upstream(model, endpoint, key, config)
+                old.pop((model, endpoint, key), None) or _upstream(model, endpoint, key, config)
                 for endpoint in model.endpoints
             )
         for upstream in (upstream for each in made.values() for upstream in each):
@@ -108,6 +106,7 @@ def _upstream(model: Served, endpoint: str, key: str, config: GatewayConfig) -> 
     return Upstream(
         model=model,
         endpoint=endpoint,
+        key=key,
         connections=ConnectionPool(origin, config.patience.connect_s),
         breaker=Breaker(settings=config.breaking),
         heads=heads,

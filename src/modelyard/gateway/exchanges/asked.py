@@ -145,6 +145,8 @@ def _most_tokens(record: Mapping[str, Any]) -> int | None:
         value = record.get(name)
         if value is None:
             continue
+        if isinstance(value, float) and value.is_integer() and value < 2**53:
+            value = int(value)  # 64.0 is an integer of JSON, too
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise BadRequestError(f"{name} is not a number of tokens", parameter=name)
         return value

@@ -80,7 +80,7 @@ async def open_answer(
     while True:
         fresh = connection is None
         if connection is None:
-            connection = await upstream.connections.opened()
+            connection = await upstream.connections.opened(expires)
         connection.expires = expires
         waiting.connections.add(connection)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from math import inf
 from typing import NamedTuple
 
 from modelyard.core.errors import RoutingError
@@ -155,12 +156,16 @@ def _has_wishes(headers: Mapping[bytes, bytes]) -> bool:
 
 def _wishes(headers: Mapping[bytes, bytes], default: Preference) -> Preference:
     """The wish in the headers, or the default. Raises `BadRequestError`."""
-    told = {field: headers[name] for name, field in _WISHES.items() if name in headers}
+    told = {name: headers[name] for name in _WISHES if name in headers}
     if len(told) > 1:
         raise BadRequestError("a request may wish for one of lambda, lambda-usd, budget-usd and quality")
-    for field, value in told.items():
+    for name, value in told.items():
+        most, within = (1.0, "from 0 to 1") if name.endswith(b"quality") else (inf, "of at least 0")
         try:
-            return Preference(**{field: float(value)})
+            number = float(value)
         except ValueError as error:
-            raise BadRequestError(f"x-modelyard-{field.rstrip('_')} is no number") from error
+            raise BadRequestError(f"{name.decode()} is no number; give one {within}") from error
+        if not 0 <= number <= most or number == inf:
+            raise BadRequestError(f"{name.decode()} is {number:g}; give a number {within}")
+        return Preference(**{_WISHES[name]: number})
     return default

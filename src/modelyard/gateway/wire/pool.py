@@ -7,6 +7,7 @@ import ssl
 import time
 from collections import deque
 from dataclasses import dataclass
+from math import inf
 from urllib.parse import urlsplit
 
 from modelyard.gateway.wire.outbound import UpstreamConnection, UpstreamError
@@ -63,17 +64,18 @@ class ConnectionPool:
             connection.close()
         return None
 
-    async def opened(self) -> UpstreamConnection:
-        """A new connection. Raises `UpstreamError`."""
+    async def opened(self, until: float = inf) -> UpstreamConnection:
+        """A new connection, by a moment in monotonic seconds. Raises `UpstreamError`."""
         loop, origin = asyncio.get_running_loop(), self._origin
+        within_s = max(0.0, min(self.connect_s, until - time.monotonic()))
         try:
-            async with asyncio.timeout(self.connect_s):
+            async with asyncio.timeout(within_s):
                 _, connection = await loop.create_connection(
                     UpstreamConnection, origin.host, origin.port, ssl=self._tls()
                 )
         except TimeoutError as error:
             raise UpstreamError(
-                f"did not take a connection within {self.connect_s:g} s", kind="connect"
+                f"did not take a connection within {within_s:.3g} s", kind="connect"
             ) from error
         except OSError as error:
             raise UpstreamError(f"takes no connection ({error.strerror or error})", kind="connect") from error

@@ -23,7 +23,9 @@ def chat(**fields: object) -> Asked:
         ({"messages": ["hello"]}, "messages"),
         ({"messages": {}}, "messages"), ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": True}, "max_tokens"),
-        ({"max_tokens": 1.5}, "max_tokens"), ({"max_completion_tokens": "9"}, "max_completion_tokens"),
+        ({"max_tokens": 1.5}, "max_tokens"),
+        ({"max_tokens": 1e30}, "max_tokens"), ({"max_tokens": -1.0}, "max_tokens"),
+        ({"max_completion_tokens": "9"}, "max_completion_tokens"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(fields: dict[str, object], parameter: str) -> None:
@@ -72,4 +74,5 @@ def test_the_text_is_all_contents() -> None:
 def test_most_tokens_are_the_newer_name_first() -> None:
     assert chat(max_tokens=5, max_completion_tokens=7).most_tokens == 7
     assert chat(max_tokens=0).most_tokens == 0
+    assert chat(max_tokens=64.0).most_tokens == 64
     assert chat(max_tokens=None).most_tokens is None

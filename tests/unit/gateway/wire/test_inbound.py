@@ -563,6 +563,7 @@ def test_answers_to_a_client_that_does_not_read_do_not_heap_up(serve: Serve) -> 
         with contextlib.suppress(TimeoutError):
             for _ in range(500):
                 client.send(request(b"GET", b"/a?n=100000"))
+        served.until(lambda: served.opened)
         connection = next(iter(served.opened))
         served.until(lambda: connection.congested)
         assert connection._transport is not None
