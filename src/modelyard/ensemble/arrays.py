@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelyard.core.errors import PolicyError
-from modelyard.ensemble.rules import Floats
+from modelyard.ensemble.lessons import Floats
 
 
 def encode(array: Floats) -> dict[str, Any]:

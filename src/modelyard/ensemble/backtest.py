@@ -9,7 +9,7 @@ A row is (series, target, lead) with a truth and at least one forecast. Tables o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,26 @@ import numpy as np
 import pandas as pd
 
 from modelyard.core.errors import PolicyError
+from modelyard.ensemble.certificate import bound_of
 from modelyard.ensemble.engine import Issued
+from modelyard.ensemble.hindsight import best_convex, best_switching
 from modelyard.ensemble.integrate import replay
+from modelyard.ensemble.lessons import Bools, Floats
 from modelyard.ensemble.matrix import AlignedMatrix, SeriesMatrix, build_matrix
 from modelyard.ensemble.mutants import dirty_rows, shocks
+from modelyard.ensemble.peers import Mixer, peer_mixers, roll_peer
 from modelyard.ensemble.policy import Policy, finite
-from modelyard.ensemble.regret import regret_bound
-from modelyard.ensemble.rules import Bools, Floats
 
 SCHEMA = "modelyard.backtest/1"
-_LOSSES = ("policy", "uniform", "best_single_hindsight", "inverse_score")
+HINDSIGHT = ("best_convex", "best_switching")
+_LOSSES = (
+    "policy",
+    "uniform",
+    "inverse_score",
+    "best_single_hindsight",
+    "best_convex_hindsight",
+    "best_switching_hindsight",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,16 +48,19 @@ class Backtest:
     weights: pd.DataFrame  # weights.parquet
 
 
-def backtest_policy(policy: Policy, predictions: pd.DataFrame, truth: pd.DataFrame) -> Backtest:
+def backtest_policy(
+    policy: Policy, predictions: pd.DataFrame, truth: pd.DataFrame, *, against: Sequence[str] = ()
+) -> Backtest:
     """Roll the policy through every target after its validation.
 
     Args:
         policy: Learnt by `integrate_tables`.
         predictions: The same table, reaching further.
         truth: The same.
+        against: Other libraries to run beside it, of `peers.PEERS`.
 
     Raises:
-        PolicyError: The policy cannot run, or there is no row after its validation.
+        PolicyError: The policy cannot run, there is no row after its validation, or a library is missing.
         TableError: The tables are inconsistent.
     """
     if policy.horizon is None or policy.step_s is None or policy.validation_until is None:
@@ -56,8 +69,13 @@ def backtest_policy(policy: Policy, predictions: pd.DataFrame, truth: pd.DataFra
         )
     groups = _groups(policy)
     matrix = build_matrix(predictions, truth, groups=groups, horizon=policy.horizon, step_s=policy.step_s)
+    matrix = matrix.fresh(policy.max_staleness_s)
     cut = pd.Timestamp(policy.validation_until)
-    runs = [_run_series(policy, matrix, part, matrix.index_of(part, cut)) for part in matrix.parts]
+    mixers = {name: make for peer in against for name, make in peer_mixers(peer).items()}
+    runs = [
+        _run_series(policy, matrix, part, cut=matrix.index_of(part, cut), mixers=mixers)
+        for part in matrix.parts
+    ]
     rows = pd.concat([run[0] for run in runs], ignore_index=True)
     if rows.empty:
         end = max(matrix.times(part)[-1] for part in matrix.parts).isoformat()
@@ -68,6 +86,7 @@ def backtest_policy(policy: Policy, predictions: pd.DataFrame, truth: pd.DataFra
     weights = pd.concat([run[1] for run in runs], ignore_index=True)
     best = _best_single(rows, policy.experts)
     rows.insert(list(rows.columns).index("inverse_score") + 1, "best_single", rows[f"expert:{best}"])
+    add_hindsight(rows, policy.experts)
     summary = _summary(policy, rows, best)
     return Backtest(summary=summary, rows=rows.drop(columns="scale"), weights=weights)
 
@@ -85,7 +104,12 @@ def backtest_digest(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _run_series(
-    policy: Policy, matrix: AlignedMatrix, part: SeriesMatrix, cut: int
+    policy: Policy,
+    matrix: AlignedMatrix,
+    part: SeriesMatrix,
+    *,
+    cut: int,
+    mixers: Mapping[str, Callable[[int], Mixer]],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     stop, leads = len(part.truth_t), matrix.horizon
     policy_th = np.full((stop, leads), np.nan)
@@ -101,6 +125,9 @@ def _run_series(
     use = np.isfinite(policy_th) & np.isfinite(part.truth_t)[:, None]
     keys = _keys(matrix, part, use)
     rows = _rows(policy, part, use, policy_th)
+    for name, make in mixers.items():
+        beside = [roll_peer(make, part.forecast_thk[:, h], part.truth_t, h + 1) for h in range(leads)]
+        rows[f"peer:{name}"] = np.stack(beside, axis=1)[use]
     weights = [
         _weights(keys, policy.experts, expert_thk[use], "expert"),
         _weights(keys, members, meta_thm[use], "meta"),
@@ -150,6 +177,18 @@ def _rows(policy: Policy, part: SeriesMatrix, use: Bools, policy_th: Floats) -> 
     return pd.DataFrame(columns)
 
 
+def add_hindsight(rows: pd.DataFrame, experts: Sequence[str]) -> None:
+    """Add the best convex mixture and switching sequence of every series and lead, knowing its truth."""
+    forecast_nk = rows[[f"expert:{name}" for name in experts]].to_numpy(dtype=float)
+    y = rows["y"].to_numpy(dtype=float)
+    found = {kind: np.full(len(rows), np.nan) for kind in HINDSIGHT}
+    for at in rows.groupby(["series", "lead"], sort=False).indices.values():
+        found["best_convex"][at] = best_convex(forecast_nk[at], y[at])
+        found["best_switching"][at] = best_switching(forecast_nk[at], y[at])
+    for kind, values in found.items():
+        rows[kind] = values
+
+
 def _weighted(filled: Floats, weight: Floats) -> Floats:
     total = weight.sum(axis=1)
     return np.where(total > 0, (filled * weight).sum(axis=1) / np.where(total > 0, total, 1.0), np.nan)
@@ -177,7 +216,7 @@ def _summary(policy: Policy, rows: pd.DataFrame, best: str) -> dict[str, Any]:
     masks = {"all": np.ones(len(rows), dtype=bool), "calm": ~dirty, "mutant": dirty}
     leads = list(range(1, (policy.horizon or 0) + 1))
     table = []
-    for column, who in _contestants(policy, best).items():
+    for column, who in _contestants(policy, rows, best).items():
         table += [
             {**who, "rows": name, "lead": None, **_loss(rows[mask], column)} for name, mask in masks.items()
         ]
@@ -196,13 +235,17 @@ def _summary(policy: Policy, rows: pd.DataFrame, best: str) -> dict[str, Any]:
     }
 
 
-def _contestants(policy: Policy, best: str) -> dict[str, dict[str, Any]]:
+def _contestants(policy: Policy, rows: pd.DataFrame, best: str) -> dict[str, dict[str, Any]]:
     """Column of the rows -> who it is."""
     groups = _groups(policy)
     found: dict[str, dict[str, Any]] = {
         name: {"name": name, "kind": name, "group": None} for name in ("policy", "uniform", "inverse_score")
     }
     found["best_single"] = {"name": best, "kind": "best_single_hindsight", "group": groups[best]}
+    for kind in HINDSIGHT:
+        found[kind] = {"name": kind, "kind": f"{kind}_hindsight", "group": None}
+    for column in (name for name in rows.columns if name.startswith("peer:")):
+        found[column] = {"name": column.removeprefix("peer:"), "kind": "peer", "group": None}
     found |= {
         f"expert:{name}": {"name": name, "kind": "expert", "group": group} for name, group in groups.items()
     }
@@ -226,20 +269,20 @@ def _loss(part: pd.DataFrame, column: str) -> dict[str, Any]:
 
 def _regret(policy: Policy, rows: pd.DataFrame, leads: list[int]) -> dict[str, Any]:
     """Summed absolute error above the best single expert, and the bound, over series and leads."""
-    members = len(policy.experts) + len(policy.offline_models) + 3
-    per_lead = []
+    setup = policy.engine(next(iter(policy.series))).setup
+    per_lead: list[dict[str, Any]] = []
     for lead in leads:
         part = rows[(rows["lead"] == lead) & rows["best_single"].notna()]
         gap = (part["policy"] - part["y"]).abs() - (part["best_single"] - part["y"]).abs()
-        bound = math.fsum(
-            regret_bound(
-                (own["policy"] - own["best_single"]).to_numpy(), members=members, beta=policy.beta, delay=lead
-            )
+        bounds = [
+            bound_of(setup, (own["policy"] - own["best_single"]).to_numpy(), lead)
             for _, own in part.groupby("series")
-        )
+        ]
+        bound = None if None in bounds else math.fsum(one for one in bounds if one is not None)
         per_lead.append({"lead": lead, "realised": float(gap.sum()), "bound": bound, "rows": len(part)})
+    known = [float(entry["bound"]) for entry in per_lead if entry["bound"] is not None]
     return {
         "realised": math.fsum(entry["realised"] for entry in per_lead),
-        "bound": math.fsum(entry["bound"] for entry in per_lead),
+        "bound": math.fsum(known) if known and len(known) == len(per_lead) else None,
         "per_lead": per_lead,
     }

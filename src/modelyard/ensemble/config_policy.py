@@ -1,4 +1,4 @@
-"""A policy from an ELPA integrate config: compatible weights, or BOA where the files hold forecasts.
+"""A policy from an ELPA integrate config: compatible weights, or learnt ones where the files hold forecasts.
 
 Errors without forecasts say how good a model is but not how models err together, so that only the
 inverse scores can be had from them.
@@ -30,8 +30,8 @@ def integrate_config(config: ElpaConfig, *, method: str, created_at: str, seed: 
 
     Args:
         config: As read.
-        method: `auto` takes BOA where every model carries truth and forecast on the same rows, else
-            `inverse_score`; `boa` or `uniform` insist; `inverse_score` is the compatible one.
+        method: `auto` takes the committee where every model carries truth and forecast on the same rows, else
+            `inverse_score`; any other insists; `inverse_score` is the compatible one.
         created_at: Time stamp of the policy.
         seed: Of the bootstrap.
 
@@ -45,6 +45,7 @@ def integrate_config(config: ElpaConfig, *, method: str, created_at: str, seed: 
         raise PolicyError(f"no model is usable: {names}; give at least one with finite errors")
     missing = _why_no_forecasts(config.models)
     if method == "inverse_score" or (method == AUTO and missing):
+        config = replace(config, beta=_of_errors(config))
         reason = "as requested" if method != AUTO else f"regret cannot be measured: {missing}"
         return _compatible(
             config, Method(name="inverse_score", requested=method, reason=reason), created_at, seed
@@ -55,6 +56,17 @@ def integrate_config(config: ElpaConfig, *, method: str, created_at: str, seed: 
             f"and pred on the same rows, or use inverse_score"
         )
     return _learnt(config, method, created_at, seed)
+
+
+def _of_errors(config: ElpaConfig) -> float:
+    """The memory; to choose one takes forecasts.
+
+    Raises:
+        PolicyError: It is to be chosen.
+    """
+    if config.beta is None:
+        raise PolicyError("beta = auto is chosen on forecasts, and inverse_score has errors; give a number")
+    return config.beta
 
 
 def _why_no_forecasts(models: Sequence[ConfigModel]) -> str:
@@ -70,15 +82,16 @@ def _why_no_forecasts(models: Sequence[ConfigModel]) -> str:
 
 
 def _compatible(config: ElpaConfig, method: Method, created_at: str, seed: int) -> Policy:
+    beta = _of_errors(config)
     scores = {
-        m.name: m.score if m.errors is None and m.score is not None else ewma(_errors(m), config.beta)
+        m.name: m.score if m.errors is None and m.score is not None else ewma(_errors(m), beta)
         for m in config.models
     }
     online = tuple(m.name for m in config.models if m.group == "online")
     offline = tuple(m.name for m in config.models if m.group == "offline")
     return Policy(
         created_at=created_at,
-        beta=config.beta,
+        beta=beta,
         dirty_interval=config.dirty_interval,
         amplitude_window=config.amplitude_window,
         mutant_epsilon=config.mutant_epsilon,
@@ -99,7 +112,7 @@ def _compatible(config: ElpaConfig, method: Method, created_at: str, seed: int) 
         method=method,
         seed=seed,
         excluded=config.excluded,
-        score_detail={m.name: _detail(m, config.beta, seed) for m in config.models if m.errors is not None},
+        score_detail={m.name: _detail(m, beta, seed) for m in config.models if m.errors is not None},
         warnings=_warnings(config),
     )
 
@@ -128,12 +141,12 @@ def _ties(config: ElpaConfig, scores: Mapping[str, float], names: Sequence[str])
     if best is None or best not in known:
         return () if best is None else (best,)
     loss_tk = np.stack([_errors(m) for m in tested], axis=1)
-    return tie_set(loss_tk, known, best=best, beta=config.beta, lead=1)
+    return tie_set(loss_tk, known, best=best, beta=_of_errors(config), lead=1)
 
 
 def _warnings(config: ElpaConfig) -> tuple[str, ...]:
     found = list(config.warnings)
-    if config.beta < 1.0:
+    if config.beta is not None and config.beta < 1.0:
         remembered = 1.0 / (1.0 - config.beta)
         found.append(
             f"beta = {config.beta} scores about the last {remembered:.1f} rows; the best model may be noise"

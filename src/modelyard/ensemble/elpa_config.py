@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from modelyard.core.faults import Faults, Section, json_section
+from modelyard.ensemble.lessons import Floats
 from modelyard.ensemble.policy import Excluded
-from modelyard.ensemble.rules import Floats
 from modelyard.ensemble.settings import LONGEST_WINDOW, read_epsilon
 from modelyard.jobs.step import is_name
 
@@ -46,7 +46,7 @@ class ConfigModel:
 class ElpaConfig:
     """The config of the public skill's integrate command."""
 
-    beta: float
+    beta: float | None  # None: chosen on the validation rows
     dirty_interval: int
     amplitude_window: int
     mutant_epsilon: float | None

@@ -34,7 +34,8 @@ def error_bars(ranking: Sequence[Mapping[str, Any]]) -> Figure | None:
     bars = [
         Bar(name=shown_name(row), value=row["mae"], label=f"{row['mae']:.3g}", strong=row["kind"] == "policy")
         for row in ranking
-        if row["mae"] is not None and row["kind"] != "best_single_hindsight"  # it stands there as an expert
+        if row["mae"] is not None
+        and not row["kind"].endswith("_hindsight")  # those stand beyond what one can know
     ]
     bars = [bar for place, bar in enumerate(bars) if place < _BARS or bar.strong]
     if not bars:

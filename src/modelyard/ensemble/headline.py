@@ -15,7 +15,10 @@ NAMES = {
     "uniform": "uniform mean",
     "inverse_score": "static inverse score",
     "best_single_hindsight": "best single in hindsight",
+    "best_convex_hindsight": "best convex mixture in hindsight",
+    "best_switching_hindsight": "best switching sequence in hindsight",
 }
+UNNAMED = ("best_convex", "best_switching")
 _BLANK = ("mae", "mase", "mae_calm", "mae_mutant", "n", "served_share")
 
 
@@ -54,7 +57,7 @@ def shown_name(row: Mapping[str, Any]) -> str:
     plain = NAMES.get(row["kind"])
     if plain is None:
         return str(row["name"])
-    return plain if row["name"] in (row["kind"], plain, *NAMES) else f"{plain}: {row['name']}"
+    return plain if row["name"] in (row["kind"], plain, *NAMES, *UNNAMED) else f"{plain}: {row['name']}"
 
 
 def sentence(ranking: Sequence[Mapping[str, Any]]) -> str:

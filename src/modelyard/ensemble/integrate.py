@@ -7,7 +7,6 @@ backtest. Pure functions; reading and writing files is others' work.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,10 +15,13 @@ import numpy as np
 import pandas as pd
 
 from modelyard.core.errors import PolicyError
-from modelyard.ensemble.engine import Aggregator, Issued, Setup
+from modelyard.ensemble.certificate import certify_regret
+from modelyard.ensemble.engine import Engine, Issued, Setup
+from modelyard.ensemble.lessons import Floats
 from modelyard.ensemble.matrix import AlignedMatrix, Capability, SeriesMatrix, build_matrix
 from modelyard.ensemble.mutants import Limits, fit_limits, usual_jump
 from modelyard.ensemble.policy import Excluded, Method, Policy, SeriesState, finite, state_digest
+from modelyard.ensemble.rules import COMMITTEE
 from modelyard.ensemble.scorecard import (
     Scorecard,
     best_of,
@@ -32,6 +34,8 @@ from modelyard.ensemble.scorecard import (
 from modelyard.ensemble.settings import AUTO, Settings
 
 BETAS = (0.9, 0.97, 0.99, 0.995, 0.999)  # what "auto" chooses from
+BLOCKS = 4  # of validation, that each memory is judged on
+_SMALLEST = 1e-12  # a block loss below it is none
 
 
 def integrate_tables(
@@ -82,6 +86,7 @@ def integrate_matrix(
     matrix: AlignedMatrix, settings: Settings, *, excluded: Sequence[Excluded], created_at: str
 ) -> Policy:
     """Learn a policy from an aligned matrix; arguments and errors as of `integrate_tables`."""
+    matrix = matrix.fresh(settings.max_staleness_s)
     cuts = [matrix.index_of(part, settings.validation_until) for part in matrix.parts]
     _check_cuts(matrix, cuts, settings.validation_until)
     order, idle = _usable(matrix.until(cuts))
@@ -90,21 +95,31 @@ def integrate_matrix(
     limits = [_limits(seen, part, settings) for part in seen.parts]
     beta, notes = _memory(seen, limits, settings)
     settings = replace(settings, beta=beta)
-    engines, cards = [], []
+    engines, cards, issued_th = [], [], []
     for part, cut, own, past in zip(matrix.parts, cuts, limits, seen.parts, strict=True):
-        engine = Aggregator(_setup(matrix, settings, beta, own))
-        for _ in replay(engine, part, 0, cut - 1):
-            pass
+        engine = Engine(_setup(matrix, settings, beta, own))
+        issued_th.append(_issued(engine, part, cut))
         engine.observe(float(part.truth_t[cut - 1]))
         engines.append(engine)
         cards.append(
             make_card(past, own, beta=beta, dirty_interval=settings.dirty_interval, period=settings.period)
         )
     policy = _assemble(seen, cards, engines, settings, excluded=[*excluded, *idle], created_at=created_at)
-    return replace(policy, warnings=(*notes, *policy.warnings))
+    certificate = certify_regret(engines[0].setup, seen.parts, issued_th)
+    return replace(policy, warnings=(*notes, *policy.warnings), regret_certificate=certificate)
 
 
-def replay(engine: Aggregator, part: SeriesMatrix, start: int, stop: int) -> Iterator[tuple[int, Issued]]:
+def _issued(engine: Engine, part: SeriesMatrix, cut: int) -> Floats:
+    """Run the engine over every origin before the last; what it issued for each target and lead."""
+    leads = np.arange(engine.setup.horizon)
+    out = np.full((cut, len(leads)), np.nan)
+    for origin, issued in replay(engine, part, 0, cut - 1):
+        use = leads[origin + 1 + leads < cut]
+        out[origin + 1 + use, use] = issued.forecast_h[use]
+    return out
+
+
+def replay(engine: Engine, part: SeriesMatrix, start: int, stop: int) -> Iterator[tuple[int, Issued]]:
     """Observe, then issue, at every origin start..stop-1; yields the origin and what was issued."""
     for origin in range(start, stop):
         engine.observe(float(part.truth_t[origin]))
@@ -114,7 +129,7 @@ def replay(engine: Aggregator, part: SeriesMatrix, start: int, stop: int) -> Ite
 def method_of(requested: str) -> Method:
     """The rule that a request stands for where forecasts exist."""
     if requested == AUTO:
-        return Method(name="boa", requested=AUTO, reason="forecasts exist, so regret can be measured")
+        return Method(name=COMMITTEE, requested=AUTO, reason="forecasts exist, so regret can be measured")
     return Method(name=requested, requested=requested, reason="as requested")
 
 
@@ -157,7 +172,8 @@ def _usable(matrix: AlignedMatrix) -> tuple[list[int], list[Excluded]]:
 def _limits(matrix: AlignedMatrix, part: SeriesMatrix, settings: Settings) -> Limits:
     offline = [k for k, group in enumerate(matrix.groups) if group == "offline"]
     forecast_thk = part.forecast_thk[:, :, offline]
-    return fit_limits(part.truth_t, forecast_thk, epsilon=settings.mutant_epsilon, period=settings.period)
+    limits = fit_limits(part.truth_t, forecast_thk, epsilon=settings.mutant_epsilon, period=settings.period)
+    return replace(limits, drift=settings.drift)
 
 
 def _setup(matrix: AlignedMatrix, settings: Settings, beta: float, limits: Limits) -> Setup:
@@ -171,6 +187,7 @@ def _setup(matrix: AlignedMatrix, settings: Settings, beta: float, limits: Limit
         online=tuple(name for name, group in pairs if group == "online"),
         offline=tuple(name for name, group in pairs if group == "offline"),
         limits=limits,
+        coverage=settings.coverage,
     )
 
 
@@ -180,33 +197,38 @@ def _memory(
     """The memory asked for, or the one with the least loss on the second half of validation."""
     if settings.beta is not None:
         return settings.beta, ()
-    losses = [
-        math.fsum(
-            _validation_loss(part, _setup(matrix, settings, beta, own))
-            for part, own in zip(matrix.parts, limits, strict=True)
-        )
-        for beta in BETAS
-    ]
-    best = BETAS[int(np.argmin(losses))]
-    return best, (f"beta = {best} was chosen from {list(BETAS)} on the second half of the validation period",)
+    blocks = np.array(
+        [
+            np.mean(
+                [
+                    _block_losses(part, _setup(matrix, settings, beta, own))
+                    for part, own in zip(matrix.parts, limits, strict=True)
+                ],
+                axis=0,
+            )
+            for beta in BETAS
+        ]
+    )  # (betas, blocks)
+    share = blocks / np.maximum(blocks.min(axis=0), _SMALLEST)
+    best = BETAS[int(np.argmin(share.mean(axis=1)))]
+    return best, (
+        f"beta = {best} was chosen from {list(BETAS)} by its loss relative to the least, averaged over "
+        f"{BLOCKS} blocks of the second half of the validation period",
+    )
 
 
-def _validation_loss(part: SeriesMatrix, setup: Setup) -> float:
-    """Mean absolute error over the second half, in units of the series' usual step."""
+def _block_losses(part: SeriesMatrix, setup: Setup) -> Floats:
+    """Mean absolute error in each block of the second half, in units of the series' usual step."""
     rows = len(part.truth_t)
-    errors = []
-    for origin, issued in replay(Aggregator(setup), part, 0, rows - 1):
-        leads = np.arange(max(0, rows // 2 - origin - 1), min(setup.horizon, rows - origin - 1))
-        errors.append(np.abs(issued.forecast_h[leads] - part.truth_t[origin + 1 + leads]))
-    known = np.concatenate(errors)
-    known = known[np.isfinite(known)]
-    return float(known.mean()) / setup.limits.scale if len(known) else 0.0
+    error_th = np.abs(_issued(Engine(setup), part, rows) - part.truth_t[:, None])[rows // 2 :]
+    means = [block[np.isfinite(block)] for block in np.array_split(error_th, BLOCKS)]
+    return np.array([float(known.mean()) if len(known) else 0.0 for known in means]) / setup.limits.scale
 
 
 def _assemble(
     matrix: AlignedMatrix,
     cards: Sequence[Scorecard],
-    engines: Sequence[Aggregator],
+    engines: Sequence[Engine],
     settings: Settings,
     *,
     excluded: Sequence[Excluded],
@@ -243,6 +265,8 @@ def _assemble(
         period=settings.period,
         step_s=settings.step_s,
         seed=settings.seed,
+        coverage=settings.coverage,
+        max_staleness_s=settings.max_staleness_s,
         validation_until=settings.validation_until.isoformat(),
         excluded=tuple(excluded),
         score_detail=detail,
@@ -254,6 +278,7 @@ def _assemble(
                 scale=finite(card.scale),
                 static_weights=inverse_weights(card.compatible_scores(matrix.experts, first.beta)),
                 state=engine.to_state(),
+                until=matrix.times(part)[-1].isoformat(),
             )
             for part, card, engine in zip(matrix.parts, cards, engines, strict=True)
         },
@@ -282,7 +307,7 @@ def _epsilon(limits: Sequence[Limits]) -> tuple[float | None, dict[str, Any]]:
     return usual_jump(limits), source
 
 
-def _standing(engines: Sequence[Aggregator]) -> list[list[float]]:
+def _standing(engines: Sequence[Engine]) -> list[list[float]]:
     """Weights of both groups and of the members, averaged over series and leads."""
     levels = zip(*(engine.standing_weights() for engine in engines), strict=True)
     return [np.mean(np.concatenate(level), axis=0).tolist() for level in levels]

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from modelyard.core.errors import TableError
-from modelyard.ensemble.rules import Floats
+from modelyard.ensemble.lessons import Floats
 
 _US = 1_000_000
 
@@ -89,6 +89,16 @@ class AlignedMatrix:
         )
         names = tuple(self.experts[k] for k in order)
         return replace(self, experts=names, groups=tuple(self.groups[k] for k in order), parts=parts)
+
+    def fresh(self, max_staleness_s: float | None) -> AlignedMatrix:
+        """Without the forecasts that were older at their origin; None keeps all."""
+        if max_staleness_s is None:
+            return self
+        parts = tuple(
+            replace(p, forecast_thk=np.where(p.staleness_s_thk > max_staleness_s, np.nan, p.forecast_thk))
+            for p in self.parts
+        )
+        return replace(self, parts=parts)
 
     def until(self, cuts: Sequence[int]) -> AlignedMatrix:
         """Only the first targets of every series."""

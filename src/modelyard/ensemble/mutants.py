@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelyard.core.errors import PolicyError
-from modelyard.ensemble.rules import Bools, Floats
+from modelyard.ensemble.drift import Drift
+from modelyard.ensemble.lessons import Bools, Floats
 
 ALPHA = 0.02  # the share of ordinary steps that a limit may take for mutants; more where n supports less
 SEASONS = 5  # how many seasons tell what step is usual
@@ -41,6 +42,7 @@ class Limits:
     shock: float  # an observed mutant: standardised residual above it
     shock_rows: int
     alpha: float
+    drift: str = "none"  # a detector that observes mutants too, one of `drift.DETECTORS`
 
     def foreseen(self, jumps: Floats) -> Bools:
         """Whether relative jumps of the offline forecasts are mutants."""
@@ -127,7 +129,12 @@ def fit_limits(
 
 def shocks(truth_t: Floats, limits: Limits) -> Bools:
     """Which steps are observed mutants, by the truth alone, `(T,)`."""
-    return limits.observed(surprises(truth_t, limits.period))
+    surprise_t = surprises(truth_t, limits.period)
+    found = limits.observed(surprise_t)
+    if limits.drift != "none":
+        detector = Drift(limits.drift, limits.scale)
+        found |= np.array([detector.seen(surprise) for surprise in surprise_t.tolist()], dtype=bool)
+    return found
 
 
 def surprises(truth_t: Floats, period: int) -> Floats:

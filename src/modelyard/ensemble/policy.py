@@ -18,7 +18,8 @@ from modelyard.core.digests import digest_json
 from modelyard.core.errors import PolicyError
 from modelyard.core.faults import Faults, Section
 from modelyard.core.files import read_json, write_json
-from modelyard.ensemble.engine import Aggregator, Setup
+from modelyard.ensemble.drift import DETECTORS
+from modelyard.ensemble.engine import Engine, Setup
 from modelyard.ensemble.mutants import Limits, usual_jump
 from modelyard.ensemble.rules import METHODS
 from modelyard.ensemble.settings import LONGEST_WINDOW, read_moment
@@ -55,7 +56,8 @@ class SeriesState:
     limits: Limits
     scale: float | None  # MASE denominator of the validation period
     static_weights: Mapping[str, float]  # inverse score, frozen at the end of validation
-    state: Mapping[str, Any]  # `Aggregator.to_state`
+    state: Mapping[str, Any]  # `Engine.to_state`
+    until: str  # time of the newest step that the state has observed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,8 @@ class Policy:
     period: int | None = None
     step_s: float | None = None
     seed: int = 42
+    coverage: float = 0.9
+    max_staleness_s: float | None = None
     validation_until: str | None = None
     excluded: tuple[Excluded, ...] = ()
     score_detail: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -89,6 +93,7 @@ class Policy:
     capabilities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     digests: Mapping[str, Any] = field(default_factory=dict)  # inputs{}, models{}, state
+    regret_certificate: Mapping[str, Any] = field(default_factory=dict)  # `certificate.certify_regret`
     backtest: Mapping[str, Any] | None = None
     series: Mapping[str, SeriesState] = field(default_factory=dict)
 
@@ -97,7 +102,7 @@ class Policy:
         """The online models, then the offline ones."""
         return self.online_models + self.offline_models
 
-    def engine(self, series: str) -> Aggregator:
+    def engine(self, series: str) -> Engine:
         """A running engine of one series, as it stood at the end of validation.
 
         Raises:
@@ -116,8 +121,9 @@ class Policy:
             online=self.online_models,
             offline=self.offline_models,
             limits=own.limits,
+            coverage=self.coverage,
         )
-        engine = Aggregator(setup)
+        engine = Engine(setup)
         engine.load_state(own.state)
         return engine
 
@@ -159,6 +165,8 @@ def to_json(policy: Policy) -> dict[str, Any]:
         "period": policy.period,
         "step_s": policy.step_s,
         "seed": policy.seed,
+        "coverage": policy.coverage,
+        "max_staleness_s": policy.max_staleness_s,
         "validation_until": policy.validation_until,
         "excluded": [{"name": e.name, "reason": e.reason, "rows": e.rows} for e in policy.excluded],
         "score_detail": {name: dict(detail) for name, detail in policy.score_detail.items()},
@@ -167,6 +175,7 @@ def to_json(policy: Policy) -> dict[str, Any]:
         "capabilities": {name: dict(seen) for name, seen in policy.capabilities.items()},
         "warnings": list(policy.warnings),
         "digests": dict(policy.digests),
+        "regret_certificate": dict(policy.regret_certificate),
         "backtest": None if policy.backtest is None else dict(policy.backtest),
         "series": {name: _series_json(own) for name, own in policy.series.items()},
     }
@@ -220,6 +229,7 @@ def _plain_fields(section: Section) -> dict[str, Any]:
         "horizon": lambda n: section.integer(n, None, low=1),
         "period": lambda n: section.integer(n, None, low=1),
         "step_s": lambda n: section.number(n, None, above=0.0),
+        "max_staleness_s": lambda n: section.number(n, None, above=0.0),
     }
     names = ("online_models", "offline_models", "best_online_tie_set", "best_offline_tie_set", "warnings")
     return {
@@ -228,6 +238,7 @@ def _plain_fields(section: Section) -> dict[str, Any]:
         "dirty_interval": section.integer("dirty_interval", None, low=0, high=LONGEST_WINDOW),
         "amplitude_window": section.integer("amplitude_window", None, low=1, high=LONGEST_WINDOW),
         "seed": section.integer("seed", 42, low=0),
+        "coverage": section.number("coverage", 0.9, above=0.0, below=1.0),
         "validation_until": _read_until(section),
         "best_online_model": section.optional_text("best_online_model"),
         "best_offline_model": section.optional_text("best_offline_model"),
@@ -270,7 +281,7 @@ def _with_epsilon(policy: Policy) -> Policy:
 
 def _nested_fields(section: Section) -> dict[str, Any]:
     weights = ("scores", "online_weights", "offline_weights", "meta_weights")
-    free = ("mutant_epsilon_source", "score_detail", "capabilities", "digests")
+    free = ("regret_certificate", "mutant_epsilon_source", "score_detail", "capabilities", "digests")
     return {
         **{name: _numbers(section.section(name)) for name in weights},
         **{name: section.section(name).rest() for name in free},
@@ -313,6 +324,7 @@ def _read_series(section: Section) -> dict[str, SeriesState]:
             scale=own.number("scale", None, above=0.0) if own.raw("scale") is not None else None,
             static_weights=_numbers(own.section("static_weights")),
             state=own.section("state").rest(),
+            until=own.text("until"),
         )
         own.close()
     return found
@@ -329,6 +341,7 @@ def _read_limits(section: Section) -> Limits:
         jump_kind=section.text("jump_kind"),
         jump_rows=section.integer("jump_rows", None, low=0),
         shock_rows=section.integer("shock_rows", None, low=0),
+        drift=section.choice("drift", "none", DETECTORS),
     )
     section.close()
     return found
@@ -342,4 +355,5 @@ def _series_json(own: SeriesState) -> dict[str, Any]:
         "scale": own.scale,
         "static_weights": dict(own.static_weights),
         "state": dict(own.state),
+        "until": own.until,
     }

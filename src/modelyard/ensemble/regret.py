@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from modelyard.ensemble.rules import Floats
+from modelyard.ensemble.lessons import Floats
 
 
 def regret_bound(gap_n: Floats, *, members: int, beta: float, delay: int) -> float:

@@ -20,10 +20,12 @@ from modelyard.core.errors import ModelyardError, PolicyError
 from modelyard.core.files import write_whole
 from modelyard.ensemble.figures import amount, error_bars, regret_figure, shock_figure, weight_figures
 from modelyard.ensemble.headline import number, row_of, sentence, shown_name
+from modelyard.ensemble.hindsight import SWITCHES
 from modelyard.ensemble.report_inputs import FILES, ReportInputs, Run, load_run, read_spec
 from modelyard.ensemble.shocks import largest_shocks
 from modelyard.reports import page
 
+HINDSIGHT = ("best_single_hindsight", "best_convex_hindsight", "best_switching_hindsight")
 _TERMS = (
     (
         "online, offline",
@@ -149,8 +151,9 @@ def _results(run: Run) -> page.Section:
             for row in ranking
         ),
         strong=_places(ranking, "policy"),
-        unranked=_places(ranking, "best_single_hindsight"),
-        note="The best single expert in hindsight is known only afterwards, so it is shown and not ranked. "
+        unranked=_places(ranking, *HINDSIGHT),
+        note="What is best in hindsight is known only afterwards, so it is shown and not ranked; the "
+        f"switching sequence changes its expert at most {SWITCHES} times a series and lead. "
         "An expert that serves a part of the rows is measured on that part.",
     )
     span = f"{_day(run.backtest.get('from'))} to {_day(run.backtest.get('until'))}"
@@ -160,8 +163,8 @@ def _results(run: Run) -> page.Section:
     )
 
 
-def _places(ranking: Sequence[Mapping[str, Any]], kind: str) -> frozenset[int]:
-    return frozenset(place for place, row in enumerate(ranking) if row["kind"] == kind)
+def _places(ranking: Sequence[Mapping[str, Any]], *kinds: str) -> frozenset[int]:
+    return frozenset(place for place, row in enumerate(ranking) if row["kind"] in kinds)
 
 
 def _day(moment: object) -> str:
@@ -179,7 +182,7 @@ def _by_lead(run: Run) -> page.Section:
         ),
         rows=tuple((shown_name(row), *(row.get(f"lead_{lead}") for lead in leads)) for row in ranking),
         strong=_places(ranking, "policy"),
-        unranked=_places(ranking, "best_single_hindsight"),
+        unranked=_places(ranking, *HINDSIGHT),
     )
     return page.Section(title="By lead", tables=(table,))
 

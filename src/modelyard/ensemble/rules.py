@@ -1,51 +1,22 @@
-"""Aggregation rules: how the losses of experts become their weights.
+"""Aggregation rules: how the losses of experts become their weights, and every rule by its name.
 
-A rule keeps plain arrays, one row a lead and one column a slot; leads, and the mixtures that the
-slots belong to, are independent problems solved side by side. It speaks in log weights, so that
-nothing underflows; who is awake, and that weights sum to one, is the caller's matter (`mixture`).
-Rules know neither time nor delay: a row is learnt whenever its truth arrives.
+The plain ones and BOA stand here; those that hedge are in `hedging`, those that fit in `fitted`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.core.errors import PolicyError
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-State = dict[str, Floats]
+from modelyard.ensemble.fitted import Greedy, Moments, Nnls
+from modelyard.ensemble.hedging import AdaHedge, FixedShare, MlPoly
+from modelyard.ensemble.lessons import Floats, Lesson, Rule, State, add_discounted, blocks_of
 
 _SMALLEST_SCORE = 1e-12  # of the largest score beside it: an expert without error gets this one
-_LOWEST = -1e300  # below every log weight
 _LEAST_REACH = 1e-150  # its inverse and its square are still ordinary numbers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
-    """What one step of time teaches; every array is `(leads, slots)`."""
-
-    regret: Floats  # slope of the loss times (mixture - forecast); 0 where asleep
-    awake: Floats  # 1 where the slot had a forecast in the mixture, else 0
-    error: Floats  # |forecast - truth|; anything finite where not scored
-    scored: Floats  # 1 where the row counts for scores (awake, not censored), else 0
-
-
-class Rule(Protocol):
-    """Turns lessons into log weights. A slot is an expert's place in one mixture."""
-
-    def start(self, shape: tuple[int, int]) -> State:
-        """Arrays of a rule that has learnt nothing; all weights are equal."""
-
-    def learn(self, state: State, lesson: Lesson) -> None:
-        """Update the arrays in place by one row of every lead."""
-
-    def log_weights(self, state: State) -> Floats:
-        """Unnormalised log weights, finite, `(leads, slots)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +78,11 @@ class Boa:
     nothing either: V and B would vanish, the rate with them explode, and who wakes would rule.
 
     Attributes:
-        beta: The memory, in (0, 1].
+        beta: The memory, in (0, 1]; of all slots, or one a slot.
         log_rivals: ln K, of the number of experts in the mixture of each slot, `(slots,)`.
     """
 
-    beta: float
+    beta: float | Floats
     log_rivals: Floats
 
     def start(self, shape: tuple[int, int]) -> State:
@@ -120,75 +91,66 @@ class Boa:
 
     def learn(self, state: State, lesson: Lesson) -> None:
         """Discount and add the second-order regret, at the rate that already knows this row."""
-        regret, square, reach = state["moments"]
-        state["moments"] *= 1.0 - (1.0 - self.beta) * lesson.awake
-        squared = lesson.regret * lesson.regret
+        moments, rate, given = state["moments"], state["rate"], lesson.regret
+        regret, square, reach = moments
+        moments *= self.beta if lesson.awake.all() else 1.0 - (1.0 - self.beta) * lesson.awake
+        squared = given * given
         square += squared
-        np.maximum(reach, np.abs(lesson.regret), out=reach)
-        np.maximum(reach, _LEAST_REACH, out=reach, where=reach > 0)
-        rate = self._rate(square, reach)
-        state["rate"][...] = rate
-        regret += lesson.regret - rate * squared
+        np.maximum(reach, np.abs(given), out=reach)
+        if np.minimum.reduce(reach, axis=None) < _LEAST_REACH:  # somebody has not been awake yet, or as good
+            np.maximum(reach, _LEAST_REACH, out=reach, where=reach > 0)
+        self._rate(square, reach, rate)
+        squared *= rate
+        regret += given
+        regret -= squared
 
     def log_weights(self, state: State) -> Floats:
         """`ln eta + eta R`."""
         rate = state["rate"]
-        return np.asarray(np.log(rate) + rate * state["moments"][0])
+        found: Floats = np.log(rate)
+        found += rate * state["moments"][0]
+        return found
 
-    def _rate(self, square: Floats, reach: Floats) -> Floats:
+    def _rate(self, square: Floats, reach: Floats, rate: Floats) -> None:
         if not reach.all():  # somebody has not been awake yet: give it the caution of the widest
             top = reach.max(axis=-1, keepdims=True)
             reach = np.where(reach > 0, reach, np.where(top > 0, top, 0.5))
-        spread = np.sqrt(square / self.log_rivals)
-        return np.asarray(1.0 / np.maximum(2.0 * reach, spread))
+        np.divide(square, self.log_rivals, out=rate)
+        np.sqrt(rate, out=rate)
+        np.maximum(rate, 2.0 * reach, out=rate)
+        np.reciprocal(rate, out=rate)
 
 
-METHODS = ("boa", "inverse_score", "uniform")
+COMMITTEE = "committee"  # several rules side by side: `committee`
+RULES = ("boa", "mlpoly", "adahedge", "fixed_share", "nnls", "greedy", "inverse_score", "uniform")
+METHODS = (COMMITTEE, *RULES)
 
 
 def make_rule(method: str, *, beta: float, rivals: NDArray[np.intp]) -> Rule:
     """The rule of that name.
 
     Args:
-        method: One of `METHODS`.
+        method: One of `RULES`.
         beta: The memory, in (0, 1].
-        rivals: The number of experts in the mixture of each slot, `(slots,)`.
+        rivals: The number of experts in the mixture of each slot, `(slots,)`; the slots of a mixture
+            stand side by side.
 
     Raises:
         PolicyError: Unknown method, or beta out of range.
     """
     if not 0.0 < beta <= 1.0:
         raise PolicyError(f"beta = {beta} is out of range; use a number above 0 and at most 1")
-    if method == "boa":
-        return Boa(beta, np.log(np.maximum(rivals, 2)))
-    if method == "inverse_score":
-        return InverseScore(beta)
-    if method == "uniform":
-        return Uniform()
-    raise PolicyError(f"method {method!r} is not known; use one of {', '.join(METHODS)}")
-
-
-def add_discounted(total: Floats, value: Floats, scored: Floats, beta: float) -> None:
-    """`total <- beta total + value` in place, where scored is 1; elsewhere nothing changes."""
-    total *= 1.0 - (1.0 - beta) * scored
-    total += value * scored
-
-
-def mixture(log_weights: Floats, awake: Floats, forecast: Floats) -> tuple[Floats, Floats]:
-    """Weights on the awake experts and the forecast they make.
-
-    Args:
-        log_weights: `(rows, experts)`, finite, of any size.
-        awake: 1 or 0, the same shape; a sleeping expert gets exactly 0.
-        forecast: The same shape, finite (anything where asleep).
-
-    Returns:
-        Weights `(rows, experts)`, a simplex in every row with an awake expert and zeros in the
-        others, and the mixture `(rows,)`, 0 in the others.
-    """
-    exponent = np.where(awake > 0, log_weights, -np.inf)
-    top = np.maximum.reduce(exponent, axis=1, keepdims=True, initial=_LOWEST)
-    weight = np.exp(exponent - top)
-    total = np.add.reduce(weight, axis=1, keepdims=True)
-    weight /= np.maximum(total, 1.0)  # a row with somebody awake has a total of at least 1
-    return weight, np.asarray(np.add.reduce(weight * forecast, axis=1))
+    blocks = blocks_of(rivals)
+    rules: dict[str, Rule] = {
+        "boa": Boa(beta, np.log(np.maximum(rivals, 2))),
+        "mlpoly": MlPoly(beta, blocks),
+        "adahedge": AdaHedge(beta, blocks),
+        "fixed_share": FixedShare(beta, blocks),
+        "nnls": Nnls(Moments(beta, blocks)),
+        "greedy": Greedy(Moments(beta, blocks)),
+        "inverse_score": InverseScore(beta),
+        "uniform": Uniform(),
+    }
+    if method not in rules:
+        raise PolicyError(f"method {method!r} is not known; use one of {', '.join(RULES)}")
+    return rules[method]

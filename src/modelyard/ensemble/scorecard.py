@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from modelyard.ensemble.lessons import Bools, Floats
 from modelyard.ensemble.matrix import SeriesMatrix
 from modelyard.ensemble.mutants import Limits, dirty_rows, shocks
 from modelyard.ensemble.policy import finite
-from modelyard.ensemble.rules import Bools, Floats
 from modelyard.ensemble.scores import discounted_score, ewma, mean_by_target, seasonal_scale, tie_set
 
 LEAST_SERVED = 0.95  # of the rows of the expert that serves most: below it nobody can be the best

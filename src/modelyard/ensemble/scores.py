@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from modelyard.ensemble.rules import Bools, Floats
+from modelyard.ensemble.lessons import Bools, Floats
 
 _DRAWS = 400
 _LONGEST = 2000  # rows that a bootstrap draws from: the weights of older ones are negligible

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from modelyard.core.faults import Section
+from modelyard.ensemble.drift import DETECTORS
 from modelyard.ensemble.rules import METHODS
 
 AUTO = "auto"
@@ -29,6 +30,9 @@ class Settings:
     amplitude_window: int = 24
     mutant_epsilon: float | None = None  # None: a conformal quantile of the validation period
     seed: int = 42
+    drift: str = "none"  # one of `drift.DETECTORS`: a second source of observed mutants
+    coverage: float = 0.9  # of the intervals around the policy's forecasts
+    max_staleness_s: float | None = None  # an older forecast is as good as none: its expert sleeps
 
 
 def read_settings(section: Section) -> Settings:
@@ -44,6 +48,9 @@ def read_settings(section: Section) -> Settings:
         step_s=section.number("step_s", None, above=0.0),
         validation_until=read_moment(section, "validation_until"),
         seed=section.integer("seed", 42, low=0),
+        drift=section.choice("drift", "none", DETECTORS),
+        coverage=section.number("coverage", 0.9, above=0.0, below=1.0),
+        max_staleness_s=read_staleness(section),
     )
 
 
@@ -59,6 +66,13 @@ def read_epsilon(section: Section) -> float | None:
     if section.raw("mutant_epsilon") is None:
         return None
     return section.number("mutant_epsilon", None, above=0.0)
+
+
+def read_staleness(section: Section) -> float | None:
+    """The longest age of a forecast that counts, in seconds, or None."""
+    if section.raw("max_staleness_s") is None:
+        return None
+    return section.number("max_staleness_s", None, above=0.0)
 
 
 def read_moment(section: Section, name: str) -> pd.Timestamp:

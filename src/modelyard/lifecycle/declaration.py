@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from modelyard.core.faults import Faults, Section
 from modelyard.jobs.command import check_command, check_placeholders, fill
 from modelyard.jobs.step import is_name
 from modelyard.lifecycle.document import YardDocument, read_document
+from modelyard.lifecycle.notices import Notify, check_notify, read_notify
+from modelyard.lifecycle.triggers import Retrain, WatchSettings, check_retrain, read_retrain, read_watch
 from modelyard.training.members import (
     MEMBER_NAMES,
     Limits,
@@ -25,7 +27,11 @@ from modelyard.training.members import (
 )
 
 SCHEMA = "modelyard.yard/1"
-METHODS = ("auto", "boa", "inverse_score")
+METHODS = (
+    "auto", "committee", "boa", "mlpoly", "adahedge", "fixed_share", "nnls", "greedy", "inverse_score",
+    "uniform",
+)  # fmt: skip
+DETECTORS = ("none", "page_hinkley", "adwin", "kswin")
 _LONGEST_STEP_S = 3660 * 86400.0
 _YEARS = (1700, 2250)
 _LONGEST_PERIOD = 100_000
@@ -53,6 +59,12 @@ class EnsembleSettings:
     amplitude_window: int
     mutant_epsilon: float | None
     validation_until: str
+    # A second source of observed mutants.
+    drift: str = "none"
+    # Of the intervals around the policy's forecasts.
+    coverage: float = 0.9
+    # An older forecast is as good as none.
+    max_staleness_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +86,10 @@ class Declaration:
     continue_on_error: bool
     disk_gib: float
     scope: Scope
+    # What trains members anew, by their names; how often that is looked at; who is told.
+    retrain: Mapping[str, Retrain] = field(default_factory=dict)
+    watch: WatchSettings = WatchSettings()
+    notify: Notify | None = None
 
 
 def read_declaration(path: Path, run_dir: Path) -> Declaration:
@@ -103,7 +119,9 @@ def declare(document: YardDocument, run_dir: Path) -> Declaration:
     seed = section.integer("seed", 42, low=0)
     numbers = {"horizon": horizon, "period": period, "seed": seed}
     scope, truth = _read_scope(section, path.absolute().parent, run_dir, numbers)
-    members = [read_member(item, train_key="train", extra=True) for item in section.sections("models")]
+    models = section.sections("models")
+    retrain = [read_retrain(item) for item in models]  # before `read_member`, which knows no such key
+    members = [read_member(item, train_key="train", extra=True) for item in models]
     preparations = tuple(_read_preparation(item) for item in section.sections("prepare"))
     declaration = Declaration(
         path=path,
@@ -120,7 +138,11 @@ def declare(document: YardDocument, run_dir: Path) -> Declaration:
         continue_on_error=section.choice("on_error", "stop", ["stop", "continue"]) == "continue",
         disk_gib=section.number("disk_gib", 1.0, above=0.0),
         scope=scope,
+        retrain={m.name: wanted for m, wanted in zip(members, retrain, strict=True) if wanted is not None},
+        watch=read_watch(section.section("watch")),
+        notify=read_notify(section.section("notify")) if section.has("notify") else None,
     )
+    section.raw("notify")
     section.close()
     _check(declaration, faults)
     faults.raise_if_any()
@@ -180,7 +202,11 @@ def _read_ensemble(section: Section) -> EnsembleSettings:
         amplitude_window=section.integer("amplitude_window", 24, low=1, high=_LONGEST_PERIOD),
         mutant_epsilon=epsilon,
         validation_until=_read_moment(section, "validation_until"),
+        drift=section.choice("drift", "none", DETECTORS),
+        coverage=section.number("coverage", 0.9, above=0.0, below=1.0),
+        max_staleness_s=section.duration("max_staleness", None) if section.has("max_staleness") else None,
     )
+    section.raw("max_staleness")
     section.close()
     return settings
 
@@ -216,6 +242,13 @@ def _check(declaration: Declaration, faults: Faults) -> None:
         if "predictions" not in member.outputs:
             remedy = "give the file that the predict command writes"
             faults.add(f"{member.key}.outputs.predictions", None, "is missing", remedy)
+    check_retrain(members, declaration.retrain, declaration.scope, faults)
+    if declaration.notify is not None:
+        check_notify(declaration.notify, declaration.scope.values, faults)
+    _check_preparations(declaration, faults)
+
+
+def _check_preparations(declaration: Declaration, faults: Faults) -> None:
     for preparation in declaration.preparations:
         if not is_name(preparation.name):
             faults.add(

@@ -19,7 +19,8 @@ class YardDocument:
 
     path: Path
     name: str
-    # Of what the file says, comments and layout apart. It names the run: a changed file is another run.
+    # Of what the file says of the run, comments and layout apart. It names the run: a changed file is
+    # another run. When to look again and whom to tell (`watch`, `notify`, `retrain`) change no run.
     digest: str
     data: Any
 
@@ -40,5 +41,23 @@ def read_document(path: Path) -> YardDocument:
     faults.raise_if_any()
     # Not RFC 8785, which knows neither NaN nor integers beyond 2^53: whether those may stand is judged later.
     return YardDocument(
-        path=path, name=name, digest=digest_bytes(json.dumps(data, sort_keys=True).encode()), data=data
+        path=path,
+        name=name,
+        digest=digest_bytes(json.dumps(_lasting(data), sort_keys=True).encode()),
+        data=data,
     )
+
+
+def _lasting(data: Any) -> Any:
+    """What a document says without what may change while a run goes on."""
+    if not isinstance(data, dict):
+        return data
+    said = {key: value for key, value in data.items() if key not in ("watch", "notify")}
+    models = said.get("models")
+    if isinstance(models, list):
+        said["models"] = [_without_retrain(model) for model in models]
+    return said
+
+
+def _without_retrain(model: Any) -> Any:
+    return {k: v for k, v in model.items() if k != "retrain"} if isinstance(model, dict) else model

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
@@ -13,12 +14,14 @@ from typing import Any
 from modelyard.core.errors import DocumentError, Fault
 from modelyard.core.faults import Faults
 from modelyard.core.files import read_json
+from modelyard.core.journal import Draft
 from modelyard.ensemble.headline import headline as backtest_rows
 from modelyard.jobs.plan import Plan, check_machine
 from modelyard.jobs.progress import Progress
 from modelyard.jobs.runner import Check
 from modelyard.lifecycle.declaration import Declaration, declare
 from modelyard.lifecycle.document import read_document
+from modelyard.lifecycle.notices import WHOLE, Caller, Notice, Notifier, check_secrets
 from modelyard.lifecycle.planning import Places, SpecWriter, up_plan
 from modelyard.runs.directory import RunDirectory, create_run
 from modelyard.runs.execution import ExecutionOptions, Observer, Outcome, execute, open_backend
@@ -49,6 +52,8 @@ class UpResult:
     directory: RunDirectory
     progress: Progress
     places: Places
+    # Notices that did not get through, each with why.
+    untold: tuple[tuple[Notice, str], ...] = ()
 
 
 def prepare_up(path: Path, runs_dir: Path, options: ExecutionOptions, *, fresh: bool = False) -> Prepared:
@@ -73,6 +78,8 @@ def prepare_up(path: Path, runs_dir: Path, options: ExecutionOptions, *, fresh: 
     backend = open_backend(options, run_dir / "jobs")
     path_variable = options.environment.get("PATH")
     check_machine(plan, backend, faults=faults, disk_gib=declaration.disk_gib, path=path_variable)
+    if declaration.notify is not None:
+        check_secrets(declaration.notify, options.environment, faults)
     return Prepared(declaration=declaration, plan=plan, run=run, lacking=tuple(faults.found))
 
 
@@ -85,6 +92,16 @@ def up(
         DocumentError: This machine lacks something that the plan needs.
         RunError: Another process drives the run, or its directory holds another plan.
     """
+    directory = begin(yard, prepared)
+    with notices(yard, prepared, options) as notifier:
+        result = drive_plan(yard, prepared, directory, options, observers=[notifier, *observers])
+        if result.outcome is Outcome.SUCCEEDED:
+            notifier.send(Notice(state="succeeded", step=WHOLE))
+    return replace(result, untold=tuple(notifier.untold))
+
+
+def begin(yard: Yard, prepared: Prepared) -> RunDirectory:
+    """Make the directory of a prepared yard's run, or open it; raises as `up`."""
     if prepared.lacking:
         raise DocumentError(prepared.lacking)
     declaration = prepared.declaration
@@ -97,6 +114,20 @@ def up(
         plan=prepared.plan,
     )
     make_folders(declaration.members, declaration.scope)
+    return directory
+
+
+def drive_plan(
+    yard: Yard,
+    prepared: Prepared,
+    directory: RunDirectory,
+    options: ExecutionOptions,
+    *,
+    plan: Plan | None = None,
+    observers: Sequence[Observer] = (),
+) -> UpResult:
+    """Drive the steps of a yard, or those of a part of its plan, to their end; raises as `up`."""
+    declaration = prepared.declaration
     manifest = _manifest_writer(declaration, directory)
     watching: tuple[Observer, ...] = (
         manifest,
@@ -112,7 +143,7 @@ def up(
         settled=manifest.settle,
     )
     try:
-        outcome, progress = execute(yard, directory, prepared.plan, options)
+        outcome, progress = execute(yard, directory, plan or prepared.plan, options)
     finally:
         manifest.write(durable=True)
     return UpResult(
@@ -121,6 +152,30 @@ def up(
         progress=progress,
         places=Places(run_dir=declaration.scope.run_dir),
     )
+
+
+@contextmanager
+def notices(yard: Yard, prepared: Prepared, options: ExecutionOptions) -> Iterator[Notifier]:
+    """Who tells of this run; at the end all notices are waited for, and those that failed are journalled."""
+    scope = prepared.declaration.scope
+    caller = Caller(
+        run=prepared.run, folder=scope.folder, values=scope.values, environment=options.environment
+    )
+    notifier = Notifier(prepared.declaration.notify, caller)
+    try:
+        yield notifier
+    finally:
+        notifier.close()
+        yard.journal.append(
+            [
+                Draft(
+                    kind="notify.failed",
+                    run=prepared.run,
+                    data={"state": notice.state, "step": notice.step, "why": why},
+                )
+                for notice, why in notifier.untold
+            ]
+        )
 
 
 def prediction_checks(declaration: Declaration) -> dict[str, Check]:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from modelyard.cli.up import as_table
+from modelyard.cli.up import as_table, print_look
 from modelyard.ensemble.headline import headline
+from modelyard.lifecycle.causes import Cause, Look, MemberLook
+from modelyard.lifecycle.drift import DriftLook
 
 Call = Callable[..., Result]
 HEADS = ["name", "group", "mae", "mase", "calm", "mutant", "lead 1", "lead 2"]
@@ -108,3 +110,55 @@ def test_a_run_that_failed_tells_which_step_and_why(
     assert record["steps"]["train/near"] == {"status": "SUCCEEDED", "note": ""}
     assert record["steps"]["predict/near"]["status"] == "FAILED"
     assert Path(record["run_dir"]).name == record["run"]
+
+
+def test_a_watch_takes_its_rounds_and_tells_each(call: Call, small_yard: Callable[..., Path]) -> None:
+    path = small_yard(notify={"run": "sh -c 'echo $0 $1 > told' {step} {state}"})
+    result = call("up", path, "--watch", "--rounds", "1", "--json")
+    assert result.exit_code == 1
+    (line,) = result.stdout.splitlines()
+    record = json.loads(line)
+    assert (record["outcome"], record["causes"], record["retrained"]) == ("failed", [], [])
+    assert record["run"]["steps"]["predict/near"]["status"] == "FAILED"
+    assert (path.parent / "told").read_text() == "predict/near failed\n"
+
+
+def test_a_notice_that_does_not_get_through_is_told(call: Call, small_yard: Callable[..., Path]) -> None:
+    result = call("up", small_yard(notify={"run": "no-such-program-here"}))
+    assert result.exit_code == 1
+    assert "notify: failed of predict/near was not told: cannot be started" in result.stderr
+
+
+def test_a_dry_watch_tells_what_would_be_done_and_writes_nothing(
+    call: Call, small_yard: Callable[..., Path]
+) -> None:
+    path = small_yard()
+    result = call("up", path, "--watch", "--dry-run")
+    assert (result.exit_code, "every step that is left" in result.stdout) == (0, True)
+    assert json.loads(call("up", path, "--watch", "--dry-run", "--json").stdout) == {"finished": False}
+    assert not (path.parent / ".modelyard").exists()
+
+
+@pytest.mark.parametrize("flags", [("--every", "1h"), ("--rounds", "2"), ("--watch", "--every", "often")])
+def test_flags_of_a_watch_that_make_no_sense(
+    call: Call, small_yard: Callable[..., Path], flags: tuple[str, ...]
+) -> None:
+    result = call("up", small_yard(), *flags)
+    assert result.exit_code == 2 and ("of --watch" in result.stderr or "not a duration" in result.stderr)
+
+
+def test_a_look_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    look = Look(
+        causes=(Cause(step="train/near", kind="drift", why="recent errors are larger"),),
+        members=(
+            MemberLook(
+                member="near", trained_at="2024-01-01T00:00:00+00:00", age_s=86400.0, limit_s=7 * 86400.0,
+                drift=DriftLook(newest="x", ratio=1.5, p=0.01, adjusted_p=0.02, drifted=True),
+            ),
+        ),
+    )  # fmt: skip
+    print_look(look, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "near: 1 of 7 days old; recent errors 1.50 times those of validation, p = 0.02",
+        "would run train/near again (drift): recent errors are larger",
+    ]

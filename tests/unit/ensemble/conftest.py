@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modelyard.ensemble.engine import Aggregator, Issued, Setup
+from modelyard.ensemble.engine import Engine, Issued, Setup
 from modelyard.ensemble.integrate import integrate_tables
 from modelyard.ensemble.mutants import fit_limits
 from modelyard.ensemble.policy import Policy
@@ -53,11 +53,9 @@ class World:
         leads = np.arange(self.forecast.shape[1])
         return self.forecast[index + 1 + leads, leads]
 
-    def run(
-        self, setup: Setup | None = None, engine: Aggregator | None = None, start: int = 0
-    ) -> list[Issued]:
+    def run(self, setup: Setup | None = None, engine: Engine | None = None, start: int = 0) -> list[Issued]:
         """What is issued at every origin from `start` on."""
-        engine = engine or Aggregator(setup or self.setup())
+        engine = engine or Engine(setup or self.setup())
         issued = []
         for index in range(start, len(self.truth) - self.forecast.shape[1]):
             engine.observe(float(self.truth[index]))

@@ -94,7 +94,7 @@ def test_a_short_memory_is_warned_about_and_ties_are_named():
 def test_boa_learns_where_forecasts_exist():
     for method in ("auto", "boa"):
         policy = integrate_config(forecasting(), method=method, created_at=NOW)
-        assert policy.method.name == "boa"
+        assert policy.method.name == {"auto": "committee", "boa": "boa"}[method]
         assert policy.online_weights["a"] > 0.8
         assert policy.engine(SERIES).standing_weights()[2].sum() == pytest.approx(1.0)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelyard.core.errors import PolicyError
-from modelyard.ensemble.engine import Aggregator
+from modelyard.ensemble.engine import Engine
 from modelyard.ensemble.regret import regret_bound
 from modelyard.ensemble.rules import METHODS
 
@@ -28,7 +28,8 @@ def by_target(world, issued):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_all_levels_are_simplices_over_the_awake(world, method):
+def test_all_levels_are_simplices_over_the_awake(make_world, method):
+    world = make_world(0, steps=110)
     holes = np.random.default_rng(0).random(world.forecast.shape) < 0.3
     gappy = replace(world, forecast=np.where(holes, np.nan, world.forecast))
     for one in gappy.run(gappy.setup(method=method)):
@@ -42,7 +43,7 @@ def test_all_levels_are_simplices_over_the_awake(world, method):
             assert total[total > 0] == pytest.approx(1.0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     at=st.integers(0, 100),
     size=st.floats(-1e6, 1e6),
@@ -67,8 +68,9 @@ def test_a_truth_moves_what_is_issued_once_it_is_known(world):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("scale", [1e-12, 1e-5, 1e12])
-def test_scaling_the_world_scales_the_forecasts(world, scale, method):
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_scaling_the_world_scales_the_forecasts(make_world, scale, method):
+    world = make_world(0, steps=110)
     big = replace(world, truth=world.truth * scale, forecast=world.forecast * scale)
     plain = forecasts(world.run(world.setup(method=method)))
     scaled = forecasts(big.run(big.setup(method=method)))
@@ -76,7 +78,8 @@ def test_scaling_the_world_scales_the_forecasts(world, scale, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_order_of_experts_does_not_matter(world, method):
+def test_the_order_of_experts_does_not_matter(make_world, method):
+    world = make_world(0, steps=110)
     order = [2, 0, 1, 4, 3]
     names = world.online + world.offline
     moved = replace(
@@ -98,7 +101,7 @@ def test_an_expert_that_is_all_nan_gets_nothing_and_changes_nothing(world):
     )
     issued = with_empty.run(with_empty.setup())
     assert all((one.expert_weights()[:, 0] == 0).all() for one in issued)
-    engine = Aggregator(with_empty.setup())
+    engine = Engine(with_empty.setup())
     with_empty.run(engine=engine)
     online, _, meta = engine.standing_weights()
     assert (online[:, 0] == 0).all()
@@ -117,7 +120,7 @@ def test_where_nobody_serves_there_is_no_forecast(world):
 def test_missing_truth_teaches_nothing_and_breaks_nothing(world):
     truth = world.truth.copy()
     truth[50:60] = np.nan
-    engine = Aggregator(world.setup())
+    engine = Engine(world.setup())
     out = forecasts(replace(world, truth=truth).run(engine=engine))
     assert np.isfinite(out).all()
     scored, censored = engine.counts()
@@ -127,10 +130,10 @@ def test_missing_truth_teaches_nothing_and_breaks_nothing(world):
 
 def test_a_state_through_json_goes_on_bit_for_bit(world):
     setup, half = world.setup(), 120
-    engine = Aggregator(setup)
+    engine = Engine(setup)
     replace(world, truth=world.truth[: half + 3]).run(engine=engine)
     state = json.loads(json.dumps(engine.to_state(), allow_nan=False))
-    copy = Aggregator(setup)
+    copy = Engine(setup)
     copy.load_state(state)
     assert np.array_equal(
         forecasts(world.run(engine=engine, start=half)), forecasts(world.run(engine=copy, start=half))
@@ -139,8 +142,8 @@ def test_a_state_through_json_goes_on_bit_for_bit(world):
 
 
 def test_a_state_of_another_shape_is_refused(world):
-    state = Aggregator(world.setup()).to_state()
-    other = Aggregator(world.setup(amplitude_window=9))
+    state = Engine(world.setup()).to_state()
+    other = Engine(world.setup(amplitude_window=9))
     with pytest.raises(PolicyError, match=r"amplitude\.recent"):
         other.load_state(state)
     with pytest.raises(PolicyError, match="missing"):
@@ -176,7 +179,7 @@ def test_the_horizon_changes_what_is_forecast_but_not_the_shorter_leads_experts(
 
 
 def test_beta_one_forgets_nothing(world):
-    engine = Aggregator(world.setup(beta=1.0, dirty_interval=0))
+    engine = Engine(world.setup(beta=1.0, dirty_interval=0))
     world.run(engine=engine)
     scored, _ = engine.counts()
     assert np.isfinite(engine.standing_weights()[2]).all()
@@ -222,7 +225,7 @@ def test_dirty_rows_are_censored_and_counted(world):
     truth = np.full(60, 10.0)
     truth[30] = 80.0
     one = replace(world, truth=truth, forecast=np.full((60, 3, 5), 10.0))
-    engine = Aggregator(quiet)
+    engine = Engine(quiet)
     one.run(engine=engine)
     _, censored = engine.counts()
     # 30 is a shock and so is the way back at 31: rows 30..31+D+h-1
@@ -315,7 +318,7 @@ def test_a_bad_expert_does_not_rule_after_a_long_sleep(world, beta):
     rng, asleep = np.random.default_rng(0), range(300, 2300)
     limits = replace(world.setup().limits, level=100.0, jump=np.inf, scale=1.0, shock=np.inf, period=1)
     setup = world.setup(limits=limits, beta=beta, horizon=1, online=("one", "two", "bad"), offline=())
-    engine, shares = Aggregator(setup), []
+    engine, shares = Engine(setup), []
     for step in range(2310):
         engine.observe(100 + rng.normal())
         bad = np.nan if step in asleep else 150.0

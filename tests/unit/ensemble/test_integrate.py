@@ -8,7 +8,7 @@ import pytest
 
 from modelyard.core.errors import PolicyError
 from modelyard.ensemble.backtest import backtest_policy
-from modelyard.ensemble.engine import Aggregator
+from modelyard.ensemble.engine import Engine
 from modelyard.ensemble.integrate import BETAS, integrate_tables
 from modelyard.ensemble.policy import Excluded, to_json
 from modelyard.ensemble.settings import Settings
@@ -45,7 +45,7 @@ def learn(world, *, excluded=(), groups=None, **changes):
 def test_the_policy_holds_what_an_engine_learns_by_the_cut(world):
     policy = learn(world)
     own = policy.series["s"]
-    engine = Aggregator(world.setup(limits=own.limits))
+    engine = Engine(world.setup(limits=own.limits, method=policy.method.name))
     for index in range(159):
         engine.observe(float(world.truth[index]))
         engine.issue(world.origin(index))
@@ -199,3 +199,35 @@ def test_a_cut_far_in_the_future_takes_everything(world):
     policy = learn(world, validation_until=pd.Timestamp("9999-01-01", tz="UTC"))
     with pytest.raises(PolicyError, match=r"validation_until = 9999.*ends at 2024-01-10T23"):
         backtest_policy(policy, *world.tables())
+
+
+def test_a_forecast_that_is_too_old_is_as_good_as_none(world):
+    predictions, truth = world.tables()
+    old = predictions["model"] == "low"
+    predictions.loc[old, "lead"] += 2  # issued two hours before the lead that it serves
+    for column in ("origin", "issued_at"):
+        predictions.loc[old, column] -= pd.Timedelta(hours=2)
+
+    def integrated(age):
+        return integrate_tables(
+            predictions,
+            truth,
+            settings=settings(max_staleness_s=age),
+            groups=world.groups,
+            excluded=(),
+            created_at=NOW,
+        )
+
+    plain = integrated(None)
+    assert plain.capabilities["low"]["leads"] == [1, 2, 3]
+    assert integrated(7200.0).meta_weights == plain.meta_weights
+    strict = integrated(3600.0)
+    assert strict.capabilities["low"]["leads"] == [2, 3]  # at lead 1 the newest is two hours old
+    assert strict.max_staleness_s == 3600.0
+
+
+def test_the_certificate_names_every_lead_and_holds(world):
+    found = learn(world).regret_certificate
+    assert found["held"] is True
+    assert [entry["lead"] for entry in found["leads"]] == [1, 2, 3]
+    assert found["rule"] == "committee"

@@ -50,3 +50,11 @@ def test_beta_may_be_one_or_auto():
 )
 def test_every_wrong_field_is_named(change):
     assert read(**change)[1] == list(change)
+
+
+def test_detectors_coverage_and_staleness_are_read_and_refused():
+    found, faults = read(drift="adwin", coverage=0.8, max_staleness_s=3600)
+    assert faults == []
+    assert (found.drift, found.coverage, found.max_staleness_s) == ("adwin", 0.8, 3600.0)
+    assert read()[0].max_staleness_s is None
+    assert read(drift="ddm", coverage=1, max_staleness_s=0)[1] == ["drift", "coverage", "max_staleness_s"]

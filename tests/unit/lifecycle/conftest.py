@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from modelyard.core.errors import DocumentError
 from modelyard.lifecycle.declaration import Declaration, read_declaration
+from modelyard.results.tables import write_predictions, write_truth
 
 RUN_DIR = Path("/runs/r")
 
@@ -77,3 +80,29 @@ def refused(write: Callable[..., Path]) -> Callable[..., list[str]]:
         return [line.removeprefix(f"{path}: ") for line in told]
 
     return faults
+
+
+@pytest.fixture
+def write_drift() -> Callable[..., None]:
+    """Write the tables of 35 days of hourly forecasts of two series, a hundredfold apart.
+
+    Of each named model, by how much its errors grow in the last seven days.
+    """
+
+    def write(predictions: Path, truth: Path, **grow: float) -> None:
+        hours = pd.date_range("2024-01-01", periods=35 * 24, freq="h", tz="UTC")
+        rng = np.random.default_rng(7)
+        frames, truths = [], []
+        for series, size in (("small", 1.0), ("large", 100.0)):
+            truths.append(pd.DataFrame({"series": series, "target_time": hours, "y": 0.0}))
+            for model, factor in grow.items():
+                error = size * rng.standard_normal(len(hours))
+                error[-7 * 24 :] *= factor
+                told = {"series": series, "origin": hours - pd.Timedelta("1h"), "lead": 1}
+                rows = {"model": model, **told, "target_time": hours, "y_pred": error}
+                frames.append(pd.DataFrame(rows))
+        joined = pd.concat(frames, ignore_index=True)
+        write_predictions(predictions, joined.assign(issued_at=joined["origin"]))
+        write_truth(truth, pd.concat(truths, ignore_index=True))
+
+    return write

@@ -12,6 +12,7 @@ from modelyard.core.faults import Faults, Section
 from modelyard.ensemble.settings import read_settings
 from modelyard.jobs.step import Resources
 from modelyard.lifecycle.declaration import METHODS, Declaration, read_declaration
+from modelyard.lifecycle.triggers import Retrain, WatchSettings
 
 Declared = Callable[..., Declaration]
 Refused = Callable[..., list[str]]
@@ -112,8 +113,9 @@ FAULTS = [
     ({"disk_gib": 0}, "disk_gib = 0: is out of range; use a number above 0"),
     (
         {"promotion": {}},
-        "promotion = {}: is an unknown key; known keys: context, data, disk_gib, ensemble, governance, "
-        "horizon, judge, models, name, on_error, period, pool, prepare, schema, seed, step",
+        "promotion = {}: is an unknown key; known keys: context, data, disk_gib, ensemble, gateway, "
+        "governance, horizon, judge, models, name, notify, on_error, period, pool, prepare, schema, seed, "
+        "step, watch",
     ),
     ({"horizont": 3}, "horizont = 3: is an unknown key; did you mean horizon?"),
     ({"context": {"run_dir": "x"}}, f'context.run_dir = "x": {OWN}'),
@@ -181,6 +183,26 @@ FAULTS = [
     (
         {"prepare": [{"name": "p", "run": "x", "outputs": ["a", "{datadir}/b"]}]},
         'prepare[0].outputs[1] = "{datadir}/b": unknown placeholder {datadir}; did you mean {data_dir}?',
+    ),
+    ({"watch": {"every": "0.5s"}}, 'watch.every = "0.5s": is shorter than a second; write 1s or more'),
+    (
+        {"watch": {"every": "often"}},
+        'watch.every = "often": is not a duration; write a number and s, min, h or d, such as 30min',
+    ),
+    ({"watch": {"evry": "1h"}}, 'watch.evry = "1h": is an unknown key; did you mean every?'),
+    (
+        {"notify": {"run": "tell {stat}"}},
+        'notify.run = "tell {stat}": unknown placeholder {stat}; did you mean {state}?',
+    ),
+    (
+        {"notify": {"run": "tell | wc"}},
+        'notify.run = "tell | wc": holds the shell\'s |, but commands run without a shell; '
+        "set shell: true, or quote it if it is meant literally",
+    ),
+    ({"notify": {"on": ["failed"]}}, "notify.run: is missing; write a string"),
+    (
+        {"notify": {"run": "tell", "on": ["failed", "late"]}},
+        'notify.on[1] = "late": never happens; use some of failed, retrained, succeeded',
     ),
     (
         {"prepare": [{"name": "p", "run": "a > b"}]},
@@ -272,3 +294,61 @@ def test_the_methods_are_those_of_the_ensemble(declared: Declared) -> None:
         until = {"validation_until": yard.ensemble.validation_until}
         assert read_settings(Section(spec | until, faults=faults)).method == method
         assert faults.found == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"retrain": {"age": "old"}}, 'models[0].retrain.age = "old": is not a duration'),
+        ({"retrain": {"drift": "yes"}}, 'models[0].retrain.drift = "yes": is not a boolean'),
+        ({"retrain": {"drift": False}}, "never trains anything anew; give age"),
+        ({"retrain": {"ages": "7d"}}, "is an unknown key; did you mean age?"),
+        ({"retrain": {"age": "7d"}, "train": None}, "has nothing to run again"),
+        (
+            {"retrain": {"age": "7d"}, "outputs": {"predictions": "{model_dir}/out.csv"}},
+            "needs an output of the training",
+        ),
+        (
+            {"retrain": {"age": "7d"}, "outputs": {"model": "/m", "predictions": "{model_dir}/out.csv"}},
+            'models[0].outputs.model = "/m": lies outside the run\'s folder',
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_trained_anew(
+    refused: Refused, declare_model: Model, change: dict[str, Any], told: str
+) -> None:
+    assert any(told in line for line in refused(models=[declare_model("near", **change)]))
+
+
+def test_what_makes_members_train_anew(declared: Declared, declare_model: Model) -> None:
+    near = declare_model("near", retrain={"age": "7d", "drift": True})
+    declaration = declared(
+        models=[near, declare_model("far")],
+        watch={"every": "10min", "recent": 5},
+        notify={"run": "tell {run} {step} {state}", "on": ["retrained"], "secrets": ["HOOK"]},
+    )
+    assert declaration.retrain == {"near": Retrain(age_s=7 * 86400.0, drift=True)}
+    assert declaration.watch == WatchSettings(every_s=600.0, recent=5, level=0.05)
+    notify = declaration.notify
+    assert notify is not None and (notify.on, notify.secrets, notify.timeout_s) == (
+        ("retrained",),
+        ("HOOK",),
+        30.0,
+    )
+    assert declared().notify is None
+
+
+def test_a_bare_on_is_a_key(write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write()
+    path.write_text(path.read_text() + "notify: {run: tell, on: [succeeded]}\n")
+    notify = read_declaration(path, tmp_path / "run").notify
+    assert notify is not None and notify.on == ("succeeded",)
+
+
+def test_the_ensembles_names_are_those_of_its_room():
+    from modelyard.ensemble.drift import DETECTORS as THEIRS
+    from modelyard.ensemble.rules import METHODS as RULES
+    from modelyard.lifecycle.declaration import DETECTORS, METHODS
+
+    assert METHODS == ("auto", *RULES) and DETECTORS == THEIRS

@@ -176,3 +176,13 @@ def test_odd_values_are_for_the_reader_of_the_key_to_judge(tmp_path: Path, odd: 
 
 def test_the_loader_leaves_yaml_itself_alone() -> None:
     assert yaml.safe_load("2024-01-02").year == 2024
+
+
+@pytest.mark.parametrize(
+    "added", ["watch: {every: 1h}", "notify: {run: tell}", "models: [{name: m, retrain: {age: 7d}}]"]
+)
+def test_when_to_look_and_whom_to_tell_is_no_other_run(tmp_path: Path, added: str) -> None:
+    models = "models: [{name: m}]"
+    said = added if added.startswith("models") else f"{models}\n{added}"
+    assert read(tmp_path, f"name: a\n{said}").digest == read(tmp_path, f"name: a\n{models}").digest
+    assert read(tmp_path, f"name: a\n{models}\nx: 1").digest != read(tmp_path, f"name: a\n{models}").digest

@@ -103,3 +103,9 @@ def test_the_starter_is_copied_once_and_nothing_is_overwritten(tmp_path: Path) -
     assert copy_starter(folder) == [folder / "mstl.py"]
     assert (folder / "yard.yaml").read_text() == "mine"
     assert not [path for path in folder.iterdir() if path.name.startswith("__")]
+
+
+def test_a_secret_of_the_notices_that_is_not_set_is_lacking(write: Write) -> None:
+    ready = prepared(write(notify={"run": "tell", "secrets": ["NO_SUCH_HOOK_TOKEN"]}))
+    (fault,) = [fault for fault in ready.lacking if fault.key == "notify.secrets"]
+    assert (fault.value, fault.problem) == ('"NO_SUCH_HOOK_TOKEN"', "is not set")

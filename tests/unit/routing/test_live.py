@@ -13,7 +13,7 @@ from modelyard.routing.fitting import RouterOptions
 from modelyard.routing.live import LiveRouter
 from modelyard.routing.router import Router
 
-WORDS = "capital sum river proof python war music integral king poem".split()
+WORDS = ["capital", "sum", "river", "proof", "python", "war", "music", "integral", "king", "poem"]
 
 
 def fitted(**options: object) -> Router:
