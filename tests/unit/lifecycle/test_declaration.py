@@ -151,7 +151,7 @@ FAULTS = [
     ),
     (
         {"ensemble": {"validation_until": "2024-01-01", "method": "magic"}},
-        'ensemble.method = "magic": is not known; use one of auto, boa, inverse_score',
+        'ensemble.method = "magic": is not known; use one of auto, committee, boa, mlpoly, adahedge, fixed_share, nnls, greedy, inverse_score, uniform',
     ),
     (
         {"ensemble": {"validation_until": "2024-01-01", "amplitude_window": 0}},
@@ -351,4 +351,4 @@ def test_the_ensembles_names_are_those_of_its_room():
     from modelyard.ensemble.rules import METHODS as RULES
     from modelyard.lifecycle.declaration import DETECTORS, METHODS
 
-    assert METHODS == ("auto", *RULES) and DETECTORS == THEIRS
+    assert ("auto", *RULES) == METHODS and DETECTORS == THEIRS
