@@ -151,7 +151,8 @@ FAULTS = [
     ),
     (
         {"ensemble": {"validation_until": "2024-01-01", "method": "magic"}},
-        'ensemble.method = "magic": is not known; use one of auto, committee, boa, mlpoly, adahedge, fixed_share, nnls, greedy, inverse_score, uniform',
+        'ensemble.method = "magic": is not known; use one of auto, committee, boa, mlpoly, adahedge, '
+        "fixed_share, nnls, greedy, inverse_score, uniform",
     ),
     (
         {"ensemble": {"validation_until": "2024-01-01", "amplitude_window": 0}},
