@@ -26,7 +26,7 @@ def test_from_the_file_to_the_report(tmp_path, small_yard, modelyard, run_dir, r
     run = run_dir()
     policy = read(run / "policy.json")
     assert policy["schema"] == "elpa.policy/2" and policy["skill"] == "ELPA"
-    assert policy["method"]["name"] == "boa"
+    assert policy["method"]["name"] == "committee"
     assert set(policy["online_models"]) == {"naive", "seasonal"} and policy["offline_models"] == ["offline"]
     assert abs(sum(policy["online_weights"].values()) - 1) < 1e-9
     assert (run / "report.html").read_text().startswith("<!doctype html>")

@@ -12,9 +12,10 @@ import pytest
 from tests.unit.lifecycle import quick_yard
 
 from modelyard.core.clock import stamp, utc_now
+from modelyard.core.failpoints import WATCH_NAMES
 from modelyard.core.journal import Journal
 from modelyard.jobs.job import JobState
-from modelyard.lifecycle.rounds import WATCH_FAILPOINTS, take_round
+from modelyard.lifecycle.rounds import take_round
 from modelyard.testing.kills import Kill, Trial, failpoint_kills, random_kills, survive
 from modelyard.verify.journal import verify_journal
 
@@ -98,4 +99,4 @@ def test_random_instants_are_survived(finished: Path, kill: Kill) -> None:
 
 
 def test_every_failpoint_of_a_round_is_visited() -> None:
-    assert set(WATCH_FAILPOINTS) <= {*RETRAINED, *FAILED}
+    assert set(WATCH_NAMES) <= {*RETRAINED, *FAILED}

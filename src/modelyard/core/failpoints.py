@@ -101,6 +101,18 @@ GATEWAY_NAMES = (
     "gateway.after_unlinked",
 )
 
+#: The failpoints of a watch's round (`up --watch`); those of its run are passed too.
+WATCH_NAMES = (
+    "watch.after_asked",
+    "watch.after_aside",
+    "watch.before_restored",
+    "watch.after_restored",
+    "watch.before_ended",
+)
+
+#: The failpoints of a stream of forecasts.
+FORECAST_NAMES = ("forecast.after_answer", "forecast.after_state")
+
 #: The failpoints of submitting to Slurm; a run's are passed too.
 SLURM_NAMES = (
     "slurm.after_announced",

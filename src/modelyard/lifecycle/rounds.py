@@ -32,14 +32,6 @@ from modelyard.runs.execution import ExecutionOptions, Observer, Outcome, judge
 from modelyard.runs.view import replayed
 from modelyard.runs.yard import Yard
 
-#: The failpoints of a round; those of its run are passed too.
-WATCH_FAILPOINTS = (
-    "watch.after_asked",
-    "watch.after_aside",
-    "watch.before_restored",
-    "watch.after_restored",
-    "watch.before_ended",
-)
 #: Losses that the runner makes good without counting them.
 _LOST_LIMIT = 3
 _LOOK_S = 0.2

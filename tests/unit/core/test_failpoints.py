@@ -14,6 +14,7 @@ import modelyard
 from modelyard.core.failpoints import (
     CERTIFY_NAMES,
     EVALUATE_NAMES,
+    FORECAST_NAMES,
     GATEWAY_NAMES,
     GOVERNED_NAMES,
     HEADS_NAMES,
@@ -23,6 +24,7 @@ from modelyard.core.failpoints import (
     SLURM_NAMES,
     TUNE_NAMES,
     VARIABLE,
+    WATCH_NAMES,
 )
 from modelyard.runs.states import MOVES
 
@@ -71,5 +73,7 @@ def test_the_list_of_failpoints_is_what_the_code_passes():
         *HEADS_NAMES,
         *GATEWAY_NAMES,
         *SLURM_NAMES,
+        *WATCH_NAMES,
+        *FORECAST_NAMES,
     }
     assert used == known
