@@ -76,12 +76,8 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
-class Nnls:
-    """Stacking: the convex combination with the least squared error so far.
-
-    Breiman (1996), "Stacked regressions", section 2, with weights that sum to one. The minimum of `w' E
-    w` on the simplex is that of a non-negative least squares problem with one row that asks for the sum,
-    scaled to it.
+class _Fitted:
+    """A rule that is fitted anew to all that was seen, where it is due.
 
     Attributes:
         moments: What is kept.
@@ -94,40 +90,7 @@ class Nnls:
         return self.moments.start(shape)
 
     def learn(self, state: State, lesson: Lesson) -> None:
-        """Add the row, and fit anew where one is due."""
-        self.moments.add(state, lesson)
-        due = self.moments.due(state, lesson)
-        if not len(due):
-            return
-        for place, block in enumerate(self.moments.blocks):
-            mean, seen = self.moments.means(state, place)
-            for row in due[seen[due].any(axis=1)]:
-                state["log"][row, block] = _log(simplex_fit(mean[row], seen[row]))
-
-    def log_weights(self, state: State) -> Floats:
-        """Of the last fit."""
-        return state["log"]
-
-
-@dataclass(frozen=True, slots=True)
-class Greedy:
-    """Ensemble selection: experts picked one after the other, each may come again.
-
-    Caruana, Niculescu-Mizil, Crew & Ksikes (2004), "Ensemble selection from libraries of models",
-    section 2.1, by the squared error of the mean of those picked; a weight is the share of picks.
-
-    Attributes:
-        moments: What is kept.
-    """
-
-    moments: Moments
-
-    def start(self, shape: tuple[int, int]) -> State:
-        """Nothing seen, all alike."""
-        return self.moments.start(shape)
-
-    def learn(self, state: State, lesson: Lesson) -> None:
-        """Add the row, and select anew where it is due."""
+        """Add the row, and fit anew where that is due."""
         self.moments.add(state, lesson)
         due = self.moments.due(state, lesson)
         if not len(due):
@@ -136,11 +99,42 @@ class Greedy:
             mean, seen = self.moments.means(state, place)
             rows = due[seen[due].any(axis=1)]
             if len(rows):
-                state["log"][rows, block] = _log(_select(mean[rows], seen[rows]))
+                state["log"][rows, block] = _log(self._fit(mean[rows], seen[rows]))
 
     def log_weights(self, state: State) -> Floats:
-        """Of the last selection."""
+        """Of the last fit."""
         return state["log"]
+
+    def _fit(self, mean: Floats, seen: Bools) -> Floats:
+        """Weights of rows, `(rows, experts)`, from their mean products of errors and who was seen."""
+        raise NotImplementedError
+
+
+class Nnls(_Fitted):
+    """Stacking: the convex combination with the least squared error so far.
+
+    Breiman (1996), "Stacked regressions", section 2, with weights that sum to one. The minimum of `w' E
+    w` on the simplex is that of a non-negative least squares problem with one row that asks for the sum,
+    scaled to it.
+    """
+
+    __slots__ = ()
+
+    def _fit(self, mean: Floats, seen: Bools) -> Floats:
+        return np.array([simplex_fit(*row) for row in zip(mean, seen, strict=True)])
+
+
+class Greedy(_Fitted):
+    """Ensemble selection: experts picked one after the other, each may come again.
+
+    Caruana, Niculescu-Mizil, Crew & Ksikes (2004), "Ensemble selection from libraries of models",
+    section 2.1, by the squared error of the mean of those picked; a weight is the share of picks.
+    """
+
+    __slots__ = ()
+
+    def _fit(self, mean: Floats, seen: Bools) -> Floats:
+        return _select(mean, seen)
 
 
 def _log(weights: Floats) -> Floats:

@@ -35,7 +35,7 @@ from modelyard.gateway.control import (
 )
 from modelyard.gateway.exchanges.attempt import Waiting
 from modelyard.gateway.exchanges.choosing import Chooser
-from modelyard.gateway.exchanges.spent import packaged_tokenizer
+from modelyard.gateway.exchanges.spent import packaged_counter
 from modelyard.gateway.exchanges.ticket import Serving
 from modelyard.gateway.health import RetryBudget
 from modelyard.gateway.metrics import Metrics
@@ -186,7 +186,7 @@ def make_worker(
             journal=RequestJournal(spec.folder, name),
             limiter=Limiter(limits, name),
             metrics=Metrics(),
-            count=packaged_tokenizer(),
+            count=packaged_counter(),
             traces=_traces(spec, name),
         ),
         waiting=Waiting(),

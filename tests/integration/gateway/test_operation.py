@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -133,8 +132,7 @@ def test_a_request_is_a_span_in_its_clients_trace(tmp_path: Path) -> None:
 def test_the_campaign_breaks_no_promise() -> None:
     argv = [sys.executable, "-m", "modelyard.testing.gateway_campaign", "--requests", "200", "--reloads", "5"]
     argv += ["--kills", "2", "--faults", "none;reset;garbage body;cut, reset;one in three resets"]
-    begun = time.monotonic()
     ended = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     parts = json.loads(ended.stdout)["parts"]
-    assert len(parts) == 7 and all(not part["broken"] for part in parts), begun
+    assert len(parts) == 7 and all(not part["broken"] for part in parts)

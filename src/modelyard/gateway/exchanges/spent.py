@@ -11,6 +11,7 @@ from modelyard.evaluation.pool import Price
 from modelyard.gateway.accounts.money import nano_usd
 from modelyard.gateway.accounts.records import UsageSource
 from modelyard.gateway.exchanges.choosing import CHARS_PER_TOKEN
+from modelyard.routing.embedders.wordllama import packaged_tokenizer
 
 #: No answer has more; an upstream that says so is not believed.
 _MOST_TOKENS = 10_000_000
@@ -90,19 +91,15 @@ def by_length(text: str) -> int:
     return -(-len(text) // CHARS_PER_TOKEN)
 
 
-def packaged_tokenizer() -> TokenCount:
+def packaged_counter() -> TokenCount:
     """Counts by the tokenizer in the package wordllama (a Llama's), or by length where it is missing."""
     spec = find_spec("wordllama")
     if spec is None or spec.origin is None:
         return by_length
-    file = Path(spec.origin).parent / "tokenizers/l2_supercat_tokenizer_config.json"
-    if not file.is_file():
+    try:
+        tokenizer = packaged_tokenizer(Path(spec.origin).parent)
+    except (OSError, ValueError, ImportError):
         return by_length
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,16 @@ _SPACE_SIGN = "\N{LOWER ONE EIGHTH BLOCK}"
 _MOST_WORDS, _LONGEST_WORD = 50_000, 32
 
 
+def packaged_tokenizer(folder: Path) -> Any:
+    """The tokenizer in the package's folder, of whole texts. Raises `OSError` or `ValueError`."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
 class WordLlamaEmbedder:
     """See the module."""
 
@@ -38,19 +49,16 @@ class WordLlamaEmbedder:
         if spec is None or spec.origin is None:
             raise RoutingError("the embedder wordllama is not installed; pip install 'modelyard[routing]'")
         from safetensors.numpy import load_file
-        from tokenizers import Tokenizer
 
         folder = Path(spec.origin).parent
         files = [folder / _WEIGHTS, folder / _TOKENIZER]
         try:
             (table,) = load_file(files[0]).values()
-            self._tokenizer = Tokenizer.from_file(str(files[1]))
+            self._tokenizer = packaged_tokenizer(folder)
         except (OSError, ValueError) as error:
             raise RoutingError(
                 f"{folder}: the packaged weights cannot be read ({error}); reinstall wordllama"
             ) from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
         self._table: npt.NDArray[np.float32] = np.asarray(table, np.float32)
         self._files = files
         # Tokens of words that were seen; at most some megabytes.
