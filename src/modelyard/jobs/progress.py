@@ -49,6 +49,13 @@ class StepProgress:
         """The newest attempt."""
         return self.jobs[-1] if self.jobs else None
 
+    @property
+    def invalidated(self) -> bool:
+        """Whether its newest attempt succeeded and does not count any more."""
+        last = self.last
+        succeeded = last is not None and last.state is JobState.SUCCEEDED and last.step_digest == self.digest
+        return succeeded and self.status is StepStatus.WAITING
+
 
 class Progress:
     """The standing of all steps of one run."""
@@ -81,7 +88,7 @@ class Progress:
         return [item for item in self if item.status is status]
 
     def replay(self, entries: Iterable[Entry]) -> None:
-        """Take over what the journal tells of this run's attempts.
+        """Take over what the journal tells of this run's attempts, and which of them count no more.
 
         An attempt at a step that has changed since (another digest) is kept for its number only.
         """
@@ -97,6 +104,8 @@ class Progress:
                 item.status = StepStatus.WAITING  # whatever an earlier attempt left: it runs again
             elif entry.kind == "job.finished" and item.jobs:
                 self._finish(item, data["key"], data)
+            elif entry.kind == "step.invalidated":
+                item.status = StepStatus.WAITING
 
     def open_jobs(self) -> list[tuple[StepProgress, Job]]:
         """Attempts that were announced and of whose end nothing is known."""

@@ -140,7 +140,8 @@ class Runner:
                 if why:
                     item.status = StepStatus.WAITING
                     self._note("step.invalidated", {"step": item.step.name, "why": why})
-                    set_aside(item.step, self.progress.plan.run_dir, attempt=len(item.jobs))
+            if item.invalidated:  # now, or on record by whoever died before setting it aside
+                set_aside(item.step, self.progress.plan.run_dir, attempt=len(item.jobs))
             self._options.observe(item)
 
     def _leave_failed(self, items: Iterable[StepProgress]) -> None:

@@ -97,9 +97,7 @@ def replayed(directory: RunDirectory, journal: Journal) -> Progress:
         if entry.data.get("step", "") not in steps and entry.kind.startswith("step."):
             continue  # of a trial that is not in the plan any more
         progress.replay([entry])
-        if entry.kind == "step.invalidated":
-            progress[entry.data["step"]].status = StepStatus.WAITING
-        elif entry.kind == "step.skipped":
+        if entry.kind == "step.skipped":
             item = progress[entry.data["step"]]
             item.status, item.note = StepStatus.SKIPPED, entry.data["why"]
         elif entry.kind == "run.started":

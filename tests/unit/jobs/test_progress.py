@@ -80,6 +80,17 @@ def test_a_step_that_runs_again_has_not_succeeded():
     assert progress["a"].status is StepStatus.SUCCEEDED
 
 
+def test_a_success_that_was_invalidated_counts_no_more():
+    told = [intent("a", 1), finished("a", 1, JobState.SUCCEEDED), entry("step.invalidated", step="a", why="")]
+    progress = replayed(*told, entry("step.invalidated", step="b", why=""))
+    assert [item.status for item in progress] == [StepStatus.WAITING] * 3
+    assert [item.invalidated for item in progress] == [True, False, False]
+    progress.replay([intent("a", 2)])
+    assert not progress["a"].invalidated
+    progress.replay([finished("a", 2, JobState.SUCCEEDED)])
+    assert progress["a"].status is StepStatus.SUCCEEDED and not progress["a"].invalidated
+
+
 def test_a_success_of_another_step_digest_counts_for_its_number_only():
     progress = replayed(intent("a", 1, digest="old"), finished("a", 1, JobState.SUCCEEDED))
     assert progress["a"].status is StepStatus.WAITING

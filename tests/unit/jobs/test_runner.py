@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modelyard.core.errors import BackendUnreachable, SubmitError
 from modelyard.core.faults import Faults
-from modelyard.core.journal import Journal
+from modelyard.core.journal import Draft, Journal
 from modelyard.jobs.backend import Analysis, Request
 from modelyard.jobs.job import JobState, Report
 from modelyard.jobs.plan import make_plan
@@ -582,6 +582,21 @@ def test_dying_while_a_step_runs_again_does_not_spare_what_waits_for_it(journal,
     _, progress = drive(plan, backend, journal)
     assert backend.starts == ["a", "b"]
     assert set(statuses(progress).values()) == {"SUCCEEDED"}
+
+
+def test_what_was_invalidated_on_record_is_set_aside_and_not_told_again(journal, tmp_path):
+    path = tmp_path / "model"
+    path.write_text("old")
+    one = step("a", outputs=(Output(path=str(path)),))
+    plan = make_plan("test", [one], run_dir=tmp_path, faults=Faults(file="f"))
+    backend = Scheduler({})
+    drive(plan, backend, journal)
+    journal.append([Draft(kind="step.invalidated", run="r", data={"step": "a", "why": "it is old"})])
+    _, progress = drive(plan, backend, journal)  # the scheduler's job writes no model, so it fails
+    assert backend.starts == ["a", "a"]
+    assert statuses(progress) == {"a": "FAILED"}
+    assert (tmp_path / "model.attempt-1").read_text() == "old"
+    assert [entry.kind for entry in journal.read()].count("step.invalidated") == 1
 
 
 def test_missing_outputs_are_told_apart(tmp_path):

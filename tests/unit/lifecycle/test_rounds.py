@@ -77,7 +77,7 @@ def test_a_model_past_its_age_is_trained_anew_and_the_policy_takes_it_over(
     assert yard.read("policy.json") != policy and "2\n2\n" in yard.read("policy.json")
     assert yard.read("models/near/model.attempt-1") == "1\n"
     told = [entry for entry in yard.kinds("step.invalidated") if entry["step"] == "train/near"]
-    assert "its limit is 7 d" in str(told[0]["why"])
+    assert len(told) == 1 and "its limit is 7 d" in str(told[0]["why"])
     assert verify_journal(yard.scene.yard.journal.folder).faults == ()
 
 
