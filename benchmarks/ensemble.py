@@ -24,11 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from ensemble_series import HOUR, LEADS, START, Case, cases, tables
-from modelyard.ensemble.aggregator import Aggregator, Pool
-from modelyard.ensemble.backtest import backtest_policy
-from modelyard.ensemble.integrate import integrate_tables
-from modelyard.ensemble.rules import METHODS
-from modelyard.ensemble.settings import Settings
+from modelyard.ensemble.combining.aggregator import Aggregator, Pool
+from modelyard.ensemble.combining.rules import METHODS
+from modelyard.ensemble.learning.integrate import integrate_tables
+from modelyard.ensemble.measuring.backtest import backtest_policy
+from modelyard.ensemble.policies.settings import Settings
 
 MEASURED = (1, LEADS)
 PEERS = ("river", "sktime")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from river import base, ensemble
 
-from modelyard.ensemble.aggregator import Aggregator, Pool
+from modelyard.ensemble.combining.aggregator import Aggregator, Pool
 
 EXPERTS = (10, 100, 1000)
 SERIES = (1, 1000)

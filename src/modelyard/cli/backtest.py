@@ -39,11 +39,11 @@ def command(
     is not changed.
     """
     from modelyard.ensemble.__main__ import write_backtest  # pandas loads here, not before
-    from modelyard.ensemble.backtest import backtest_policy
-    from modelyard.ensemble.headline import headline, sentence, shown_name
-    from modelyard.ensemble.policy import read_policy
-    from modelyard.ensemble.report import build_report
-    from modelyard.ensemble.report_inputs import ReportInputs
+    from modelyard.ensemble.measuring.backtest import backtest_policy
+    from modelyard.ensemble.policies.policy import read_policy
+    from modelyard.ensemble.report.headline import headline, sentence, shown_name
+    from modelyard.ensemble.report.inputs import ReportInputs
+    from modelyard.ensemble.report.page import build_report
     from modelyard.results.tables import read_predictions, read_truth
 
     places = run_places(path, yard_dir)

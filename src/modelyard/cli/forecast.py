@@ -15,7 +15,7 @@ from modelyard.core.failpoints import failpoint
 from modelyard.core.files import read_json, write_json, write_whole
 
 if TYPE_CHECKING:
-    from modelyard.ensemble.stream import Stream
+    from modelyard.ensemble.policies.stream import Stream
 
 
 @click.command(name="forecast")
@@ -46,16 +46,16 @@ def command(
     is answered by a line. With --state and --output a stream that was killed at any moment and is given
     its lines again has written the same bytes.
     """
-    from modelyard.ensemble.policy import read_policy  # pandas loads here, not before
+    from modelyard.ensemble.policies.policy import read_policy  # pandas loads here, not before
 
     if folder is None:
-        from modelyard.ensemble.stream import Stream
+        from modelyard.ensemble.policies.stream import Stream
 
         _run_stream(Stream(read_policy(policy)), output, state_file, save_every)
         return
     if output is None:
         raise click.UsageError("with --predictions, --output names the Parquet file to write")
-    from modelyard.ensemble.forecasting import forecast_table, read_folder, to_parquet
+    from modelyard.ensemble.policies.forecasting import forecast_table, read_folder, to_parquet
 
     frame = forecast_table(read_policy(policy), *read_folder(folder))
     write_whole(output, to_parquet(frame))

@@ -12,7 +12,7 @@ from modelyard.cli.options import json_option, print_json, yard_option
 from modelyard.core.clock import stamp, utc_now
 
 if TYPE_CHECKING:
-    from modelyard.ensemble.policy import Policy
+    from modelyard.ensemble.policies.policy import Policy
 
 METHODS = (
     "auto", "committee", "boa", "mlpoly", "adahedge", "fixed_share", "nnls", "greedy", "inverse_score",
@@ -72,7 +72,8 @@ def command(
         raise click.UsageError("give a YARD.YAML, or --config with an ELPA file")
     if output.resolve() == given.resolve() or (output.exists() and given.exists() and output.samefile(given)):
         raise click.BadParameter(f"is {given}, which it would replace", param_hint="--output")
-    from modelyard.ensemble.policy import to_json, write_policy  # pandas and scipy load here, not before
+    # pandas and scipy load here, not before
+    from modelyard.ensemble.policies.policy import to_json, write_policy
 
     policy = _of_yard(given, yard_dir, **how) if path else _of_config(given, **how)
     write_policy(output, policy)
@@ -90,8 +91,8 @@ def command(
 
 
 def _of_config(config: Path, method: str, beta: float | str | None) -> Policy:
-    from modelyard.ensemble.config_policy import integrate_config
-    from modelyard.ensemble.elpa_config import read_elpa_config
+    from modelyard.ensemble.learning.config_policy import integrate_config
+    from modelyard.ensemble.learning.elpa_config import read_elpa_config
 
     read = read_elpa_config(config)
     if beta is not None:
@@ -103,7 +104,7 @@ def _of_yard(path: Path, yard_dir: Path, method: str, beta: float | str | None) 
     from modelyard.cli.backtest import run_places
     from modelyard.core.digests import digest_path
     from modelyard.ensemble.__main__ import read_spec
-    from modelyard.ensemble.integrate import integrate_tables
+    from modelyard.ensemble.learning.integrate import integrate_tables
     from modelyard.results.tables import read_predictions, read_truth
 
     spec = read_spec(run_places(path, yard_dir).spec("integrate"))

@@ -17,10 +17,10 @@ from modelyard.core.digests import digest_path
 from modelyard.core.faults import Section, json_section
 from modelyard.core.files import write_json, write_whole
 from modelyard.core.verbs import carry_out
-from modelyard.ensemble.backtest import Backtest, backtest_digest, backtest_policy
-from modelyard.ensemble.integrate import integrate_tables
-from modelyard.ensemble.policy import Excluded, read_policy, write_policy
-from modelyard.ensemble.settings import Settings, read_settings
+from modelyard.ensemble.learning.integrate import integrate_tables
+from modelyard.ensemble.measuring.backtest import Backtest, backtest_digest, backtest_policy
+from modelyard.ensemble.policies.policy import Excluded, read_policy, write_policy
+from modelyard.ensemble.policies.settings import Settings, read_settings
 from modelyard.results.tables import read_predictions, read_truth
 
 

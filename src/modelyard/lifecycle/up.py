@@ -15,7 +15,7 @@ from modelyard.core.errors import DocumentError, Fault
 from modelyard.core.faults import Faults
 from modelyard.core.files import read_json
 from modelyard.core.journal import Draft
-from modelyard.ensemble.headline import headline as backtest_rows
+from modelyard.ensemble.report.headline import headline as backtest_rows
 from modelyard.jobs.plan import Plan, check_machine
 from modelyard.jobs.progress import Progress
 from modelyard.jobs.runner import Check

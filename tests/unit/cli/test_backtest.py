@@ -14,7 +14,7 @@ from modelyard.cli.backtest import command as backtest
 from modelyard.cli.integrate import command as integrate
 from modelyard.cli.options import execution_options
 from modelyard.core.files import write_json
-from modelyard.ensemble.policy import read_policy
+from modelyard.ensemble.policies.policy import read_policy
 from modelyard.lifecycle.planning import Places
 from modelyard.lifecycle.up import prepare_up
 from modelyard.results.tables import write_predictions, write_truth

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from modelyard.cli.forecast import command
-from modelyard.ensemble.integrate import integrate_tables
-from modelyard.ensemble.policy import read_policy, write_policy
-from modelyard.ensemble.settings import Settings
+from modelyard.ensemble.learning.integrate import integrate_tables
+from modelyard.ensemble.policies.policy import read_policy, write_policy
+from modelyard.ensemble.policies.settings import Settings
 from modelyard.results.tables import read_predictions, write_predictions, write_truth
 from modelyard.testing.kills import Kill, Trial, random_kills, survive
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from modelyard.cli.up import as_table, print_look
-from modelyard.ensemble.headline import headline
+from modelyard.ensemble.report.headline import headline
 from modelyard.lifecycle.causes import Cause, Look, MemberLook
 from modelyard.lifecycle.drift import DriftLook
 

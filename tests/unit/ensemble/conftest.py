@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modelyard.ensemble.engine import Engine, Issued, Setup
-from modelyard.ensemble.integrate import integrate_tables
-from modelyard.ensemble.mutants import fit_limits
-from modelyard.ensemble.policy import Policy
-from modelyard.ensemble.settings import Settings
+from modelyard.ensemble.learning.integrate import integrate_tables
+from modelyard.ensemble.policies.policy import Policy
+from modelyard.ensemble.policies.settings import Settings
+from modelyard.ensemble.runtime.engine import Engine, Issued, Setup
+from modelyard.ensemble.runtime.mutants import fit_limits
 
 START = pd.Timestamp("2024-01-01", tz="UTC")
 

@@ -8,7 +8,7 @@ import pytest
 
 from modelyard.core.digests import digest_path
 from modelyard.ensemble.__main__ import main
-from modelyard.ensemble.policy import read_policy
+from modelyard.ensemble.policies.policy import read_policy
 
 
 @pytest.fixture

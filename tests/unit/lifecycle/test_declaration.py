@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from modelyard.core.faults import Faults, Section
-from modelyard.ensemble.settings import read_settings
+from modelyard.ensemble.policies.settings import read_settings
 from modelyard.jobs.step import Resources
 from modelyard.lifecycle.declaration import METHODS, Declaration, read_declaration
 from modelyard.lifecycle.triggers import Retrain, WatchSettings
@@ -348,8 +348,8 @@ def test_a_bare_on_is_a_key(write: Callable[..., Path], tmp_path: Path) -> None:
 
 
 def test_the_ensembles_names_are_those_of_its_room():
-    from modelyard.ensemble.drift import DETECTORS as THEIRS
-    from modelyard.ensemble.rules import METHODS as RULES
+    from modelyard.ensemble.combining.rules import METHODS as RULES
+    from modelyard.ensemble.runtime.drift import DETECTORS as THEIRS
     from modelyard.lifecycle.declaration import DETECTORS, METHODS
 
     assert ("auto", *RULES) == METHODS and DETECTORS == THEIRS

@@ -14,7 +14,7 @@ from modelyard.core.errors import DocumentError
 from modelyard.core.faults import Faults
 from modelyard.core.processes import interpreter
 from modelyard.ensemble.__main__ import read_spec as read_elpa_spec
-from modelyard.ensemble.report_inputs import read_spec as read_report_spec
+from modelyard.ensemble.report.inputs import read_spec as read_report_spec
 from modelyard.jobs.job import Job, JobState, Report
 from modelyard.jobs.plan import Plan
 from modelyard.jobs.progress import Progress, StepProgress, StepStatus

@@ -1,0 +1,1 @@
+"""Combining: the forecasts of experts made one by rules that learn from losses; arrays only."""

@@ -1,0 +1,1 @@
+"""Learning: a policy made from predictions and truth, or from the public skill's config."""
