@@ -18,7 +18,7 @@ from modelyard.tuning.dimensions import Dimension
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
 from modelyard.tuning.searchers.botorch import START, BoTorchSearcher
-from modelyard.tuning.searchers.optuna_samplers import start_option
+from modelyard.tuning.searchers.optuna_samplers import start_option, trial_seed
 from modelyard.tuning.trial import Trial, TrialState, sign_of
 
 #: The bound at first, by how much it falls with every complete trial, and where it ends.
@@ -28,15 +28,17 @@ _KAPPA, _FALL, _LEAST = 2.0, 0.95, 0.5
 class PenalisingSearcher(BoTorchSearcher):
     """Confidence bounds, penalised around the trials that run."""
 
-    def best_place(self, dimensions: Sequence[Dimension], trials: Sequence[Trial], seed: int) -> list[float]:
+    def best_place(
+        self, dimensions: Sequence[Dimension], trials: Sequence[Trial], number: int
+    ) -> list[float]:
         """See `BoTorchSearcher.best_place`."""
         from modelyard.tuning.searchers.penalisation import least_crowded
 
         (direction,) = self.settings.directions
         complete = sum(trial.state is TrialState.COMPLETE for trial in trials)
         return least_crowded(
-            dimensions, trials, sign=sign_of(direction), kappa=kappa(complete), seed=seed,
-            conditions=self.conditions,
+            dimensions, trials, sign=sign_of(direction), kappa=kappa(complete),
+            seed=trial_seed(self.settings.seed, number), conditions=self.conditions,
         )  # fmt: skip
 
 

@@ -22,15 +22,22 @@ _MOST_COMPLETE, _MOST_PENDING = 200, 64
 
 
 class BoTorchSearcher:
-    """A Gaussian process after a few points of a Sobol sequence."""
+    """A Gaussian process after a few points of a Sobol sequence.
+
+    A point tells nothing of what does not count there: each dimension that does not always count asks for
+    one point more. In a space that has such, trials are proposed by turns by a model of the values, which
+    leaves a branch whose promise is small, and by one of their ranks, which finds in a branch what is better
+    by little.
+    """
 
     def __init__(self, settings: SearcherSettings, *, name: str) -> None:
         self.settings, self._name = settings, name
         self._fixed = fixed(settings.dimensions)
         self._free = tuple(each for each in settings.dimensions if each.name not in self._fixed)
-        self._start = int(str(dict(settings.options).get("start", START)))
-        self._signs = tuple(map(sign_of, settings.directions))
         self.conditions = conditions(settings, self._free)
+        self._start = int(str(dict(settings.options).get("start", START)))
+        self._start += self.conditions.hanging if self.conditions is not None else 0
+        self._signs = tuple(map(sign_of, settings.directions))
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:
         """See `Searcher.propose`."""
@@ -44,16 +51,21 @@ class BoTorchSearcher:
             from modelyard.tuning.searchers.gaussian import NoModel
 
             try:
-                found = self.best_place(self._free, kept, trial_seed(self.settings.seed, number))
+                found = self.best_place(self._free, kept, number)
             except NoModel as error:
                 return self._from_sequence(number, {"model": f"could not be fitted: {error}"})
         return Proposal(point=self._point(found), source=self._name)
 
-    def best_place(self, dimensions: Sequence[Dimension], trials: Sequence[Trial], seed: int) -> list[float]:
-        """The place to be tried next, as `gaussian.highest` gives it."""
+    def best_place(
+        self, dimensions: Sequence[Dimension], trials: Sequence[Trial], number: int
+    ) -> list[float]:
+        """The place to be tried as the trial of this number, as `gaussian.highest` gives it."""
         from modelyard.tuning.searchers.improvement import most_promising
 
-        return most_promising(dimensions, trials, signs=self._signs, seed=seed, conditions=self.conditions)
+        return most_promising(
+            dimensions, trials, signs=self._signs, seed=trial_seed(self.settings.seed, number),
+            conditions=self.conditions, by_rank=self.conditions is not None and number % 2 == 0,
+        )  # fmt: skip
 
     def keeps(self, trials: Sequence[Trial], number: int, step: int) -> bool:
         """Every trial: this searcher does not judge running ones."""

@@ -34,6 +34,9 @@ class Conditions:
         owners = {d.name: each.name for each in space.parameters for d in each.dimensions}
         self._owners = [owners[each.name] for each in dimensions]
         self._deciding = [i for i, owner in enumerate(self._owners) if owner in asked]
+        hanging = {each.name for each in space.parameters if each.when}
+        #: How many of the dimensions do not always count.
+        self.hanging = sum(owner in hanging for owner in self._owners)
 
     def moved(
         self, rows: Tensor, default: Tensor, meaning: Callable[[Dimension, float], Coordinate]

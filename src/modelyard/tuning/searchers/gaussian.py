@@ -46,6 +46,9 @@ _MOST_VALUES = 20
 #: BoTorch's own floor keeps a search from the last decimals. Of what is only 1 or -1 a tenth: without it such
 #: a model believes in nothing between two trials.
 _VALUES, _LABELS = (-7.0, 3.0), (-2.3, 0.5)
+#: A fit ends after so many steps: with choices that seem to be wholly unlike, the likelihood of a few trials
+#: goes on growing by next to nothing, for hundreds.
+_STEPS = 100
 _RESTARTS, _RAW = 8, 512
 
 
@@ -128,7 +131,8 @@ def fitted(
     targets = torch.tensor(values, dtype=torch.double).unsqueeze(-1)
     at = places(dimensions, trials)
     model = SingleTaskGP(at, targets, likelihood=_likelihood(*noise), covar_module=_kernel(dimensions))
-    fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
+    likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
+    fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": {"maxiter": _STEPS}})
     return model
 
 

@@ -10,7 +10,7 @@ their places promise nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from botorch.acquisition.acquisition import AcquisitionFunction
@@ -26,15 +26,16 @@ from torch import Tensor
 from modelyard.tuning.dimensions import Dimension
 from modelyard.tuning.searchers.conditions import Conditions
 from modelyard.tuning.searchers.gaussian import Known, Promise, chances, fitted, highest, known, places
-from modelyard.tuning.searchers.warping import tamed
+from modelyard.tuning.searchers.warping import ranked, tamed
 from modelyard.tuning.trial import Trial
 
+Shown = Callable[[Sequence[float]], list[float]]
 _SAMPLES, _SAMPLES_OF_SEVERAL = 128, 64
 
 
 def most_promising(
     dimensions: Sequence[Dimension], trials: Sequence[Trial], *, signs: Sequence[float], seed: int,
-    conditions: Conditions | None = None,
+    conditions: Conditions | None = None, by_rank: bool = False,
 ) -> list[float]:  # fmt: skip
     """The place that promises most: a number from 0 to 1 for each dimension, of a choice its index.
 
@@ -44,27 +45,33 @@ def most_promising(
         signs: 1 or -1 for each objective.
         seed: Of all that is drawn.
         conditions: What counts where; None: everything.
+        by_rank: Whether the model of one objective is shown the ranks of the values, and not the values.
 
     Raises:
         NoModel: The numbers allow none.
     """
+    shown = ranked if by_rank else tamed
     return highest(
-        lambda: _promise(dimensions, known(trials), signs), dimensions, seed=seed, conditions=conditions
+        lambda: _promise(dimensions, known(trials), signs, shown),
+        dimensions,
+        seed=seed,
+        conditions=conditions,
     )
 
 
-def _promise(dimensions: Sequence[Dimension], trials: Known, signs: Sequence[float]) -> Promise:
+def _promise(dimensions: Sequence[Dimension], trials: Known, signs: Sequence[float], shown: Shown) -> Promise:
     weights = chances(dimensions, trials)
     if not trials.feasible:
         return Promise(weights[0], None, weights)
-    improvement = _of_one if len(signs) == 1 else _of_several
-    return Promise(*improvement(dimensions, trials, signs), weights)
+    if len(signs) > 1:
+        return Promise(*_of_several(dimensions, trials, signs), weights)
+    return Promise(*_of_one(dimensions, trials, signs[0], shown), weights)
 
 
 def _of_one(
-    dimensions: Sequence[Dimension], trials: Known, signs: Sequence[float]
+    dimensions: Sequence[Dimension], trials: Known, sign: float, shown: Shown
 ) -> tuple[Model, AcquisitionFunction]:
-    model = fitted(dimensions, trials.feasible, tamed([-signs[0] * _value(t, 0) for t in trials.feasible]))
+    model = fitted(dimensions, trials.feasible, shown([-sign * _value(t, 0) for t in trials.feasible]))
     improvement = qLogNoisyExpectedImprovement(
         model=model,
         X_baseline=places(dimensions, trials.feasible),

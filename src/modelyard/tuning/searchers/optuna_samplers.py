@@ -137,7 +137,8 @@ class GaussianSearcher(OptunaSearcher):
         found = conditions(settings, free)
         if found is not None:
             self._sampler = lambda seed: ConditionalSampler(found, seed=seed)
-        self._start, self._signs = start, tuple(map(sign_of, settings.directions))
+        self._start = start + (found.hanging if found is not None else 0)
+        self._signs = tuple(map(sign_of, settings.directions))
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:
         """See `Searcher.propose`."""

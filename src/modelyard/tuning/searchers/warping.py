@@ -3,7 +3,8 @@
 Errors of trainings lie close together where they are low and far apart where they are high. A process, which
 expects the same roughness everywhere, sees in them a few peaks and a plain, and nothing of what makes a good
 trial better. A power that makes the values as normal as it can is what HEBO shows its process (Cowen-Rivers
-et al., JAIR 2022); Yeo and Johnson's (2000) takes values of both signs.
+et al., JAIR 2022); Yeo and Johnson's (2000) takes values of both signs. Ranks tell the good ones apart
+however close they lie, and nothing of how good they are (Salinas et al., ICML 2020, show a process those).
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ def tamed(values: Sequence[float], *, least: float = math.inf) -> list[float]:
     quarter, best = ranked[len(ranked) // 4], ranked[-1]
     cut = min(least, quarter - 2 * (best - quarter))
     return [max(cut, value) for value in values]
+
+
+def ranked(values: Sequence[float]) -> list[float]:
+    """The normal quantile that each value's rank stands for; equal values share the middle of theirs."""
+    from scipy import stats
+
+    shares = (stats.rankdata(values) - 0.5) / len(values)
+    found: list[float] = stats.norm.ppf(shares).tolist()
+    return found
 
 
 def warped(values: Sequence[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from modelyard.tuning.searchers.bayesian import BAYESIAN
 from modelyard.tuning.searchers.bfbo import BFBO
 from modelyard.tuning.searchers.conditions import Conditions, conditions
 from modelyard.tuning.searchers.optuna_conditions import ConditionalSampler, inner, meant
-from modelyard.tuning.searchers.scaling import at_place
+from modelyard.tuning.searchers.scaling import at_place, sobol_point
 from modelyard.tuning.spaces.domains import Choices
 from modelyard.tuning.spaces.scalars import Range
 from modelyard.tuning.spaces.space import Condition, Parameter, Space
@@ -136,15 +137,43 @@ def test_optunas_model_is_asked_at_moved_places_only():
     assert len(set(forest[:, 3].tolist())) > 100
 
 
+#: Five points of the sequence, and one for each dimension that does not always count.
+BEGINNING = 8
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_searcher_that_knows_the_conditions_uses_them(engine):
     options = (("engine", engine),)
-    trials = searched(BAYESIAN(settings(options=options)), 5)
-    knowing = BAYESIAN(settings(options=options)).propose(trials, 5)
-    assert knowing != BAYESIAN(settings(options=options, host=None)).propose(trials, 5)
+    trials = searched(BAYESIAN(settings(options=options)), BEGINNING)
+    knowing = BAYESIAN(settings(options=options)).propose(trials, BEGINNING)
+    assert knowing != BAYESIAN(settings(options=options, host=None)).propose(trials, BEGINNING)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_does_not_always_count_asks_for_more_points_at_the_beginning(engine):
+    made = settings(options=(("engine", engine),))
+    trials = searched(BAYESIAN(made), BEGINNING)
+    drawn = [sobol_point(SPACE.dimensions, seed=made.seed, index=i) for i in range(BEGINNING + 1)]
+    assert [trial.point for trial in trials] == [SPACE.repair(point) for point in drawn[:BEGINNING]]
+    assert BAYESIAN(made).propose(trials, BEGINNING).point != drawn[BEGINNING]
+    shorter = settings(options=(("engine", engine), ("start", 2)))
+    assert BAYESIAN(shorter).propose(trials[:5], 5).point != drawn[5]
+
+
+@pytest.mark.skipif(find_spec("botorch") is None, reason="needs bo")
+def test_values_and_their_ranks_have_turns_where_not_everything_counts():
+    """What leaves the ranks as they are changes every other proposal; without conditions each."""
+    trials = searched(BAYESIAN(settings()), BEGINNING + 1)
+    bent = [replace(trial, values=(trial.value**3,)) for trial in trials]
+    same = {}
+    for known in (True, False):
+        searcher = BAYESIAN(settings() if known else settings(host=None))
+        turns = ((trials[:BEGINNING], bent[:BEGINNING]), (trials, bent))
+        same[known] = [searcher.propose(a, len(a)) == searcher.propose(b, len(b)) for a, b in turns]
+    assert same == {True: [True, False], False: [False, False]}
 
 
 @pytest.mark.skipif(find_spec("botorch") is None, reason="needs bo")
 def test_confidence_bounds_know_conditions_too():
-    trials = searched(BFBO(settings()), 5)
-    assert BFBO(settings()).propose(trials, 5) != BFBO(settings(host=None)).propose(trials, 5)
+    trials = searched(BFBO(settings()), BEGINNING)
+    assert BFBO(settings()).propose(trials, BEGINNING) != BFBO(settings(host=None)).propose(trials, BEGINNING)
