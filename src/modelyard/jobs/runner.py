@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelyard.core.digests import Fingerprints
-from modelyard.core.errors import BackendUnreachable, SubmitError
+from modelyard.core.errors import BackendUnreachable, RunMismatch, SubmitError
 from modelyard.core.failpoints import failpoint
 from modelyard.core.journal import Draft, Journal
 from modelyard.core.redaction import scrubbed
@@ -182,11 +182,22 @@ class Runner:
         return f"{changed} has changed" if changed else missing_output(item.step)
 
     def _adopt(self, items: Iterable[StepProgress]) -> None:
-        """Take over announced attempts: the submitted ones go on, the others are submitted now."""
-        for item in items:
-            job = item.last
-            if job is None or job.state.final:
-                continue
+        """Take over announced attempts: the submitted ones go on, the others are submitted now.
+
+        Raises:
+            RunMismatch: One was announced for another backend, where it may be running; nothing was done.
+        """
+        announced = [
+            (item, item.last) for item in items if item.last is not None and not item.last.state.final
+        ]
+        for item, job in announced:
+            if job.backend != self._backend.name:
+                raise RunMismatch(
+                    f"{item.step.name}: attempt {job.attempt} was given to the backend {job.backend} and has "
+                    f"not ended there; go on with --backend {job.backend}, or `modelyard cancel` it first "
+                    f"to go on with {self._backend.name}"
+                )
+        for item, job in announced:
             native_id = self._backend.find(job.key)
             if native_id is None and job.step_digest == item.digest:
                 self._submit(item, job)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelyard.core.errors import BackendUnreachable, SubmitError
+from modelyard.core.errors import BackendUnreachable, RunMismatch, SubmitError
 from modelyard.core.faults import Faults
 from modelyard.core.journal import Draft, Journal
 from modelyard.jobs.backend import Analysis, Request
@@ -323,6 +323,31 @@ def test_a_step_that_changed_runs_again_and_its_old_job_is_stopped(journal):
     _, progress = drive(plan_of(step("a", argv=("false",))), backend, journal)
     assert statuses(progress) == {"a": "SUCCEEDED"}
     assert [state.value for _, _, state in backend.jobs.values()] == ["CANCELLED", "SUCCEEDED"]
+
+
+def test_an_attempt_that_another_backend_has_is_not_made_again(journal):
+    """Announced or running there: neither is known here; what has ended there counts."""
+    plan = plan_of(step("done"), step("open", needs=("done",)))
+    there, elsewhere = Scheduler({}, deaths=[7]), Scheduler({})
+    elsewhere.name = "elsewhere"
+    first, second = (
+        Runner(
+            plan, backend=backend, journal=journal, name=RunName(yard="y", run="r"), options=RunnerOptions()
+        )
+        for backend in (there, elsewhere)
+    )
+    with pytest.raises(Died):
+        first.run()
+    assert there.starts == ["done", "open"]
+    before = list(journal.read())
+    with pytest.raises(
+        RunMismatch, match=r"open: attempt 1 was given to the backend scripted.*--backend scripted"
+    ):
+        second.run()
+    assert not elsewhere.starts and list(journal.read()) == before
+    runner, _ = drive(plan, there, journal)
+    assert there.starts == ["done", "open"] and runner.progress["open"].status.value == "SUCCEEDED"
+    assert drive(plan, elsewhere, journal)[0].progress["done"].status.value == "SUCCEEDED"
 
 
 def test_an_announced_attempt_of_a_step_that_changed_is_not_submitted(journal):
