@@ -46,9 +46,6 @@ _MOST_VALUES = 20
 #: BoTorch's own floor keeps a search from the last decimals. Of what is only 1 or -1 a tenth: without it such
 #: a model believes in nothing between two trials.
 _VALUES, _LABELS = (-7.0, 3.0), (-2.3, 0.5)
-#: A fit ends after so many steps: with choices that seem to be wholly unlike, the likelihood of a few trials
-#: goes on growing by next to nothing, for hundreds.
-_STEPS = 100
 _RESTARTS, _RAW = 8, 512
 
 
@@ -125,14 +122,15 @@ def chances(dimensions: Sequence[Dimension], trials: Known) -> list[BatchedMulti
 
 def fitted(
     dimensions: Sequence[Dimension], trials: Sequence[Trial], values: Sequence[float],
-    *, noise: tuple[float, float] = _VALUES,
+    *, noise: tuple[float, float] = _VALUES, steps: int | None = None,
 ) -> SingleTaskGP:  # fmt: skip
-    """A process through one value for each of the trials."""
+    """A process through one value for each of the trials, fitted in so many steps at most."""
     targets = torch.tensor(values, dtype=torch.double).unsqueeze(-1)
     at = places(dimensions, trials)
     model = SingleTaskGP(at, targets, likelihood=_likelihood(*noise), covar_module=_kernel(dimensions))
     likelihood = ExactMarginalLogLikelihood(model.likelihood, model)
-    fit_gpytorch_mll(likelihood, optimizer_kwargs={"options": {"maxiter": _STEPS}})
+    limit = {} if steps is None else {"options": {"maxiter": steps}}
+    fit_gpytorch_mll(likelihood, optimizer_kwargs=limit)
     return model
 
 
