@@ -27,7 +27,7 @@ from modelyard.core.faults import Section
 from modelyard.tuning.dimensions import Coordinate, Dimension, Point
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
-from modelyard.tuning.searchers.brackets import most_halvings
+from modelyard.tuning.searchers.brackets import LENGTH, most_halvings
 from modelyard.tuning.searchers.density import Density
 from modelyard.tuning.searchers.halving import HyperbandSearcher, configurations
 from modelyard.tuning.searchers.optuna_samplers import RANDOM, trial_seed
@@ -160,4 +160,4 @@ def _searcher(settings: SearcherSettings) -> Searcher:
     return BOHBSearcher(settings)
 
 
-BOHB = Algorithm(name="bohb", make=_searcher, options=_options, rungs=True)
+BOHB = Algorithm(name="bohb", make=_searcher, options=_options, rungs=True, changeable=LENGTH)

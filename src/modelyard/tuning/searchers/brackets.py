@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from modelyard.tuning.searcher import Rungs
 
+#: Options that say how long a search is, and not which: one that goes on may change them.
+LENGTH = frozenset({"cycles"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:

@@ -28,7 +28,7 @@ from modelyard.core.faults import Section
 from modelyard.tuning.dimensions import Coordinate, Dimension, Point
 from modelyard.tuning.searcher import Rungs, Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
-from modelyard.tuning.searchers.brackets import Rung, bracket, most_halvings
+from modelyard.tuning.searchers.brackets import LENGTH, Rung, bracket, most_halvings
 from modelyard.tuning.searchers.optuna_samplers import trial_seed
 from modelyard.tuning.searchers.scaling import even, fixed, inside, place, size
 from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
@@ -243,4 +243,4 @@ def _searcher(settings: SearcherSettings) -> Searcher:
     return EvolutionSearcher(settings)
 
 
-DEHB = Algorithm(name="dehb", make=_searcher, options=_options, rungs=True)
+DEHB = Algorithm(name="dehb", make=_searcher, options=_options, rungs=True, changeable=LENGTH)

@@ -20,6 +20,7 @@ import numpy as np
 from modelyard.core.faults import Section
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
+from modelyard.tuning.searchers.brackets import LENGTH
 from modelyard.tuning.searchers.halving import HyperbandSearcher, value_at
 from modelyard.tuning.trial import Trial
 
@@ -107,4 +108,4 @@ def _searcher(settings: SearcherSettings) -> Searcher:
     return ExtrapolatingSearcher(settings)
 
 
-HYPERBAND_ES = Algorithm(name="hyperband_es", make=_searcher, options=_options, rungs=True)
+HYPERBAND_ES = Algorithm(name="hyperband_es", make=_searcher, options=_options, rungs=True, changeable=LENGTH)

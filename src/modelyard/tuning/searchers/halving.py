@@ -19,7 +19,7 @@ from itertools import pairwise
 from modelyard.core.faults import Section
 from modelyard.tuning.searcher import Rungs, Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
-from modelyard.tuning.searchers.brackets import Rung, Slot, bracket, levels, slot
+from modelyard.tuning.searchers.brackets import LENGTH, Rung, Slot, bracket, levels, slot
 from modelyard.tuning.searchers.optuna_samplers import RANDOM, TPE
 from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
 
@@ -280,4 +280,6 @@ def _hyperband(settings: SearcherSettings) -> Searcher:
 
 
 ASHA = Algorithm(name="asha", make=_asha, options=_sampler_option, rungs=True)
-HYPERBAND = Algorithm(name="hyperband", make=_hyperband, options=_hyperband_options, rungs=True)
+HYPERBAND = Algorithm(
+    name="hyperband", make=_hyperband, options=_hyperband_options, rungs=True, changeable=LENGTH
+)

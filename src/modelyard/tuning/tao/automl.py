@@ -7,6 +7,7 @@
     print(automl.get_best().specs)
 
     WORKSPACE/automl_SESSION/    a run of the yard WORKSPACE, with the study's files
+        automl.json              what `query_status` needs to know
 
 It proposes by the same algorithms as `AutoMLRunner` and launches nothing. A value is only known at the end of
 a training, so an algorithm with budgets gives each rung as a recommendation of its own, whose specs hold its
@@ -32,27 +33,33 @@ from modelyard.runs.directory import create_run
 from modelyard.runs.yard import open_yard
 from modelyard.tuning.study import Study
 from modelyard.tuning.tao.exporting import WandbWish, export_to_wandb, read_wandb
+from modelyard.tuning.tao.history import Attributes, kept_of_session
 from modelyard.tuning.tao.keeping import needed, state_of, whole
 from modelyard.tuning.tao.planning import SearchPlan, planned
 from modelyard.tuning.tao.preparing import made_schema, sought
+from modelyard.tuning.tao.record import SESSIONS, SearchRecord, newest, touch, write_record
 from modelyard.tuning.tao.result import (
-    Kept,
     Recommendation,
     best_of,
-    front_of,
     progress_record,
     recommendation,
     score,
     status_record,
+    unbeaten,
     values_of,
 )
 from modelyard.tuning.tao.schema import SchemaRules, TaoSpace, read_tao_space
 from modelyard.tuning.tao.settings import TaoSettings, read_tao_settings
 from modelyard.tuning.tao.specs import budget_keys
+from modelyard.tuning.tao.status import query_status
 from modelyard.tuning.trial import Ended, Objective, Trial, TrialState
 from modelyard.tuning.view import study_url
 
+__all__ = ["AskedRecommendation", "AutoML", "AutoMLRequest", "query_status"]
+
 _DRIVER = "caller"
+#: What `get_status` has of the whole status, beside its progress.
+_SNAPSHOT = ("best", "recommendations", "pareto_front", "active_rec_ids")
 _WELL = frozenset({"success", "done"})
 
 
@@ -127,6 +134,8 @@ class AutoML:
             directions=[each.direction for each in self._session.objectives], dimensions=space.dimensions,
         )  # fmt: skip
         self._settle_identity(request)
+        self._record = _record(self._session)
+        write_record(self.run_dir, self._record)
         # What was given out by a process that is no more.
         self._again = [trial for trial in self._study.trials() if not trial.state.final]
 
@@ -141,7 +150,9 @@ class AutoML:
                 if trial is None:
                     break
                 found.append(trial)
-        return [self._recommendation(trial) for trial in found]
+        if found:
+            touch(self.run_dir)
+        return [self._asked(trial, self._study.attributes) for trial in found]
 
     def report_result(
         self, rec_id: int, metric_value: Any, best_epoch: Any = None, status: str = "success",
@@ -163,6 +174,7 @@ class AutoML:
             raise TuneError(f"{self.run_dir.name}: there is no recommendation {rec_id}; give the id of one")
         attributes = {"best_epoch": best_epoch, "feedback": feedback}
         self._study.tell(rec_id, self._ended(metric_value, status, attributes))
+        touch(self.run_dir)
 
     def get_best(self) -> Recommendation | None:
         """The best by score of the largest budget that was trained; None where nothing succeeded."""
@@ -172,7 +184,8 @@ class AutoML:
     def get_progress(self) -> dict[str, Any]:
         """How far the search has come, with the keys of the result's `progress`."""
         trials, recs = self._all()
-        return progress_record(trials, recs, self._session.settings, total=self._total(trials))
+        total = self._record.total(len(trials))
+        return progress_record(trials, recs, self._session.settings, total=total)
 
     def get_history(self) -> list[Recommendation]:
         """All recommendations so far."""
@@ -181,9 +194,7 @@ class AutoML:
     def get_pareto_front(self) -> list[Recommendation]:
         """Those that no other beats in every objective; of one objective all that succeeded."""
         trials, recs = self._all()
-        if len(self._session.settings.objectives) == 1:
-            return [rec for rec in recs if rec.status == "success"]
-        return front_of(trials, recs, self._session.settings)
+        return unbeaten(trials, recs, self._session.settings)
 
     def get_required_checkpoint_job_ids(self) -> set[str]:
         """The jobs, as far as they were assigned, whose checkpoints the search may still go on from."""
@@ -204,20 +215,15 @@ class AutoML:
         return state_of(self._study.trials(), session.plan, seed=session.settings.seed)
 
     def get_status(self) -> dict[str, Any]:
-        """A snapshot: progress, best, recommendations, pareto_front and active_rec_ids."""
+        """A snapshot: progress, best, recommendations, pareto_front and active_rec_ids.
+
+        `query_status` tells other processes the same, and more.
+        """
         trials, recs = self._all()
-        own = status_record(
-            trials, recs, self._session.settings, total=self._total(trials), name=self.run_dir.name
-        )
-        front = [
-            {"rec_id": rec.id, "specs": dict(rec.specs), "metric_value": rec.result,
-             "objective_score": rec.objective_score, "objective_values": dict(rec.objective_values)}
-            for rec in self.get_pareto_front()
-        ]  # fmt: skip
-        return {
-            "progress": self.get_progress(), "best": own["best"], "recommendations": own["recommendations"],
-            "pareto_front": front, "active_rec_ids": [rec.id for rec in recs if rec.status == "running"],
-        }  # fmt: skip
+        settings, total = self._session.settings, self._record.total(len(trials))
+        whole = status_record(trials, recs, settings, total=total, name=self.run_dir.name)
+        progress = progress_record(trials, recs, settings, total=total)
+        return {"progress": progress, **{name: whole[name] for name in _SNAPSHOT}}
 
     def is_complete(self) -> bool:
         """Whether everything has been told, and nothing more will be asked for."""
@@ -275,30 +281,21 @@ class AutoML:
 
     def _all(self) -> tuple[tuple[Trial, ...], list[Recommendation]]:
         trials = self._study.trials()
-        return trials, [self._recommendation(trial) for trial in trials]
+        noted = [self._study.attributes(trial.number) for trial in trials]
+        return trials, [self._asked(trial, noted.__getitem__) for trial in trials]
 
-    def _total(self, trials: Sequence[Trial]) -> int:
-        return self._session.plan.trials if self._session.plan.exact else len(trials)
-
-    def _recommendation(self, trial: Trial) -> Recommendation:
-        told = self._study.attributes(trial.number)
-        specs = dict(self._session.space.space.assignments(trial.point))
-        if trial.budget is not None:
-            specs |= dict.fromkeys(budget_keys(self._session.specs), trial.budget)
-        resumes = None
-        if trial.parent is not None:
-            parent = self._study.attributes(trial.parent)
-            resumes = (str(parent.get("job_id") or ""), int(parent.get("budget") or 0))
-        kept = Kept(
-            specs=specs, job_id=told.get("job_id"), values=told.get("objective_values", {}),
-            feedback=told.get("feedback"), resumes=resumes,
-        )  # fmt: skip
+    def _asked(self, trial: Trial, attributes: Attributes) -> Recommendation:
+        kept = kept_of_session(trial, attributes, self._record)
         plain = recommendation(trial, kept, self._session.settings)
         return AskedRecommendation(
             **{each.name: getattr(plain, each.name) for each in fields(plain)},
-            best_epoch_number=told.get("best_epoch") or "",
-            note=lambda job_id: self._study.note(trial.number, job_id=job_id),
+            best_epoch_number=attributes(trial.number).get("best_epoch") or "",
+            note=lambda job_id: self._note_job(trial.number, job_id),
         )
+
+    def _note_job(self, number: int, job_id: str) -> None:
+        self._study.note(number, job_id=job_id)
+        touch(self.run_dir)
 
     def _settle_identity(self, request: AutoMLRequest) -> None:
         """Refuse to go on with a session of something else."""
@@ -349,6 +346,15 @@ def _session(request: AutoMLRequest, environment: Mapping[str, str]) -> _Session
     )  # fmt: skip
 
 
+def _record(session: _Session) -> SearchRecord:
+    settings, plan = session.settings, session.plan
+    return SearchRecord(
+        kind="session", algorithm=settings.algorithm, objectives=settings.objectives,
+        weighing=settings.weighing, trials=plan.trials if plan.exact else None,
+        epochs=tuple(budget_keys(session.specs)), notes=(*settings.notes, *session.space.notes),
+    )  # fmt: skip
+
+
 def _folder(request: AutoMLRequest, settings: TaoSettings, clock: Clock) -> Path:
     """The folder of the session: its own, or where none is named that of the newest, or a fresh one."""
     base = Path(request.workspace).absolute()
@@ -362,10 +368,10 @@ def _folder(request: AutoMLRequest, settings: TaoSettings, clock: Clock) -> Path
             raise TuneError(f"{folder}: {trouble}; {remedy}")
         return folder
     if request.resume:
-        found = sorted(base.glob("automl_*/study.db"), key=lambda path: path.stat().st_mtime)
-        if not found:
+        found = newest(base, (SESSIONS,))
+        if found is None:
             raise TuneError(f"{base}: there is no session to resume here; leave resume out to begin one")
-        return found[-1].parent
+        return found
     name = f"automl_{clock():%Y%m%d_%H%M%S}"
     numbered = (f"{name}_{number}" for number in range(2, 10_000))
     return next(path for path in map(base.joinpath, (name, *numbered)) if not path.exists())

@@ -6,6 +6,7 @@
     WORKSPACE/run_20260102_030405/    a run of the yard WORKSPACE, with the study's files
         automl.json                   what `query_status` needs to know
         baseline.json                 the measurement before the search
+        deleted.json                  the jobs whose results were deleted at the end
         trials/0007/trial.json        what the trial was launched with
         trials/0007/kept.json         what came of it beside the study's values
         jobs/                         the ledger of the SDK's jobs
@@ -26,7 +27,6 @@ from typing import Any
 from modelyard.core.clock import Clock, utc_now
 from modelyard.core.errors import DocumentError, Fault, TuneError
 from modelyard.core.files import read_json, write_json
-from modelyard.core.redaction import redacted
 from modelyard.jobs.backend import BackendSettings
 from modelyard.jobs.backends.sdk import SdkBackend, SdkOptions
 from modelyard.jobs.backends.sdk_client import Sdk
@@ -37,13 +37,14 @@ from modelyard.runs.yard import open_yard
 from modelyard.tuning.result import TuneResult
 from modelyard.tuning.running import step_name, trial_folder
 from modelyard.tuning.search import Hooks
-from modelyard.tuning.tao.calls import NO_CHECKPOINT, TRIAL_FILE, ancestor_of
+from modelyard.tuning.tao.calls import NO_CHECKPOINT
 from modelyard.tuning.tao.exporting import export_to_wandb
+from modelyard.tuning.tao.history import KEPT_FILE, kept_of_run, run_history
 from modelyard.tuning.tao.measuring import NO_VALUE, Ran, guarded, measured
 from modelyard.tuning.tao.preparing import Prepared, prepared
+from modelyard.tuning.tao.record import SearchRecord, touch, write_record
 from modelyard.tuning.tao.request import RunRequest, run_signature
 from modelyard.tuning.tao.result import (
-    Kept,
     MetricExtractorError,
     Outcome,
     Recommendation,
@@ -54,14 +55,16 @@ from modelyard.tuning.tao.result import (
     recommendation,
     result_record,
     score,
-    status_record,
 )
-from modelyard.tuning.tao.settings import TaoSettings, read_tao_settings
+from modelyard.tuning.tao.retention import delete_results, deleted_jobs
+from modelyard.tuning.tao.status import query_status
 from modelyard.tuning.trial import Trial, TrialState
 from modelyard.tuning.tuner import Tuner
 from modelyard.tuning.view import view_study
 
-_RECORD, _BASELINE, _KEPT = "automl.json", "baseline.json", "kept.json"
+__all__ = ["AutoMLRunner", "query_status"]
+
+_BASELINE = "baseline.json"
 
 
 class AutoMLRunner:
@@ -102,9 +105,9 @@ class AutoMLRunner:
             request, self._skill_dir, self._action, self._sdk, environment=self._environment
         )  # fmt: skip
         run_dir = self._workspace(request)
+        _check_members(run_dir, ready)
         search = ready.search(run_dir, poll_s=self._poll_s, environment=self._environment)
         yard = open_yard(run_dir.parent, create=True)
-        _remember(run_dir, ready, request)
         self._run_dir = run_dir
         backend = SdkBackend(
             BackendSettings(
@@ -175,7 +178,7 @@ class _Run:
 
     def hooks(self) -> Hooks:
         """What the tuner tells us."""
-        return Hooks(proposed=self._proposed, measured=self._measured, ended=self._ended)
+        return Hooks(opened=self._opened, proposed=self._proposed, measured=self._measured, ended=self._ended)
 
     def finish(self, result: TuneResult, baseline: dict[str, Any]) -> dict[str, Any]:
         """The result dictionary, after the last evaluation and the deletion of what is not to be kept."""
@@ -184,7 +187,9 @@ class _Run:
                 f"{result.triage}; print the metric, give metric_extractor= or eval_fn=, or name another"
             )
         settings = self.ready.settings
-        recs = recommendations(self.run_dir, result.trials, settings)
+        assigned = self.ready.space.space.assignments
+        told = [(trial, assigned(trial.point)) for trial in result.trials]
+        recs = run_history(self.run_dir, told, settings)
         best = best_of(result.trials, recs, settings)
         ask, found = self.request.final_eval_fn, None
         if ask is not None and best is not None and settings.evaluations.final:
@@ -192,16 +197,17 @@ class _Run:
         final = final_record(settings.evaluations, settings.objectives[0].metric, best=best, measured=found)
         state = {
             "algorithm": settings.algorithm,
-            "notes": [*self.ready.notes, *_notes_on(recs)],
+            "notes": [*self.ready.notes, *self._notes(result.trials, recs)],
             "outcome": result.outcome.value,
         }
         if result.why:
             state["why"] = result.why
         record = result_record(
             result.trials, recs, settings, evaluations=(baseline, final), state=state,
-            total=_total(self.ready.plan.trials if self.ready.plan.exact else None, recs),
+            total=self._record().total(len(recs)),
         )  # fmt: skip
-        self._prune(result.trials, recs)
+        if result.outcome is RunOutcome.SUCCEEDED:  # otherwise it is to be gone on with
+            self._prune(result.trials, recs)
         if self.ready.wandb is not None:
             try:
                 export_to_wandb(self.run_dir, self.ready.wandb)
@@ -209,7 +215,19 @@ class _Run:
                 record["algorithm_state"]["notes"].append(f"nothing was written to Weights & Biases: {error}")
         return record
 
+    def _record(self) -> SearchRecord:
+        ready = self.ready
+        return SearchRecord(
+            kind="run", algorithm=ready.settings.algorithm, objectives=ready.settings.objectives,
+            weighing=ready.settings.weighing, trials=ready.plan.trials if ready.plan.exact else None,
+            notes=ready.notes,
+        )  # fmt: skip
+
+    def _opened(self, _ended: int) -> None:
+        write_record(self.run_dir, self._record())
+
     def _proposed(self, trial: Trial) -> None:
+        touch(self.run_dir)
         if self.request.on_recommendation is not None:
             self.request.on_recommendation(self._recommendation(trial, None))
 
@@ -222,13 +240,14 @@ class _Run:
         values = measured(ran, self.request, self.ready.settings, self.sdk)
         if isinstance(values, str):
             return values
-        write_json(folder / _KEPT, {"job_id": job_id, "values": values}, durable=False)
+        write_json(folder / KEPT_FILE, {"job_id": job_id, "values": values}, durable=False)
         if self.ready.scalarised:
             found = score(values, self.ready.settings)
             return "the weighted score of its values is not finite" if found is None else (found,)
         return tuple(values[objective.metric] for objective in self.ready.objectives)
 
     def _ended(self, trial: Trial, _best: Trial | None) -> None:
+        touch(self.run_dir)
         folder = trial_folder(self.run_dir, trial.number)
         step = step_name(trial.number)
         job_id = newest_jobs(self.run_dir / "jobs", f"{step.replace('/', '-')}-*").get(step) or None
@@ -237,7 +256,7 @@ class _Run:
             told = guarded(self.request.feedback_fn, rec, job_id)
             feedback = _json_or_none(told)
             kept = {"job_id": job_id, "values": dict(rec.objective_values), "feedback": feedback}
-            write_json(folder / _KEPT, kept, durable=False)
+            write_json(folder / KEPT_FILE, kept, durable=False)
             rec = self._recommendation(trial, job_id)
         if self.request.on_result is not None:
             value = (
@@ -247,7 +266,27 @@ class _Run:
 
     def _recommendation(self, trial: Trial, job_id: str | None) -> Recommendation:
         assignments = self.ready.space.space.assignments(trial.point)
-        return recommendation(trial, _kept(self.run_dir, trial, assignments, job_id), self.ready.settings)
+        kept = kept_of_run(self.run_dir, trial, assignments, job_id=job_id)
+        return recommendation(trial, kept, self.ready.settings)
+
+    def _notes(self, trials: Sequence[Trial], recs: Sequence[Recommendation]) -> list[str]:
+        """What a user should know of how promoted trials went."""
+        promoted = [rec for trial, rec in zip(trials, recs, strict=True) if trial.parent is not None]
+        lost = sum(NO_CHECKPOINT in (rec.failure_reason or "") for rec in promoted)
+        afresh = sum(rec.resume_from_job_id is None for rec in promoted)
+        notes = []
+        if lost:
+            notes.append(
+                f"{lost} of {len(promoted)} promoted trials found no checkpoint to go on from, and were not "
+                "trained"
+            )
+        if afresh and self.ready.workload.place:  # without a place every one is, and a note says so
+            notes.append(
+                f"{afresh} of {len(promoted)} promoted trials were trained from the beginning: the run had "
+                "deleted what their parents left when it ended before; set automl_delete_intermediate_ckpt "
+                "to false in a run that is to be lengthened"
+            )
+        return notes
 
     def _prune(self, trials: tuple[Trial, ...], recs: list[Recommendation]) -> None:
         """Delete what trials left that are neither the best nor on the front; failed ones if so wanted."""
@@ -257,77 +296,30 @@ class _Run:
             return
         best = best_of(trials, recs, settings)
         kept = {best.id if best else -1, *(rec.id for rec in front_of(trials, recs, settings))}
+        found = []
         for trial, rec in zip(trials, recs, strict=True):
             spared = trial.state is TrialState.FAILED and retention.keep_failed
             if trial.state.final and rec.job_id and rec.id not in kept and not spared:
-                guarded(delete, rec.job_id)
+                found.append(rec.job_id)
+        delete_results(self.run_dir, found, delete)
 
 
-def recommendations(run_dir: Path, trials: tuple[Trial, ...], settings: TaoSettings) -> list[Recommendation]:
-    """The trials of a run's folder as TAO's history has them."""
-    jobs, view = newest_jobs(run_dir / "jobs"), view_study(run_dir)
-    told = {each.trial.number: each.assignments for each in view.trials}
-    recs = []
-    for trial in trials:
-        job_id = jobs.get(step_name(trial.number)) or None
-        kept = _kept(run_dir, trial, told.get(trial.number, {}), job_id)
-        recs.append(recommendation(trial, kept, settings))
-    return recs
+def _check_members(run_dir: Path, ready: Prepared) -> None:
+    """Refuse to go on with a population whose checkpoints are deleted: nothing else stands for them.
 
-
-def query_status(workspace_path: str | Path) -> dict[str, Any]:
-    """How far a run has come, for any process, while it goes on or after.
-
-    Args:
-        workspace_path: The run's folder, or that of a workspace, of which the newest run is told.
+    Raises:
+        TuneError: The run was at its end, and is to be lengthened.
     """
-    base = Path(workspace_path).absolute()
-    found = [base] if (base / _RECORD).exists() else sorted(p.parent for p in base.glob(f"run_*/{_RECORD}"))
-    if not found or not (found[-1] / "study.json").exists():
-        return {"error": f"no AutoML state found at {workspace_path}"}
-    record = read_json(found[-1] / _RECORD)
-    settings = read_tao_settings(record["settings"])
-    trials = tuple(each.trial for each in view_study(found[-1]).trials)
-    recs = recommendations(found[-1], trials, settings)
-    total = _total(record["trials"], recs)
-    return status_record(trials, recs, settings, total=total, name=found[-1].name)
-
-
-def _notes_on(recs: Sequence[Recommendation]) -> list[str]:
-    """What a user should know of how the trials went."""
-    lost = sum(
-        rec.resume_from_job_id is not None and NO_CHECKPOINT in (rec.failure_reason or "") for rec in recs
-    )
-    if not lost:
-        return []
-    count = sum(rec.resume_from_job_id is not None for rec in recs)
-    return [f"{lost} of {count} promoted trials found no checkpoint to go on from, and were not trained"]
-
-
-def _total(planned: int | None, recs: Sequence[Recommendation]) -> int:
-    """How many recommendations there will be; as many as there are where only the results say it."""
-    return len(recs) if planned is None else planned
-
-
-def _remember(run_dir: Path, ready: Prepared, request: RunRequest) -> None:
-    given = request.automl_settings or {"algorithm": ready.settings.algorithm, "metric": "loss"}
-    settings = {**given, **redacted({name: "" for name in given if "api_key" in name})}
-    trials = ready.plan.trials if ready.plan.exact else None
-    record = {"settings": settings, "trials": trials, "notes": list(ready.notes)}
-    write_json(run_dir / _RECORD, record)
-
-
-def _kept(run_dir: Path, trial: Trial, assignments: Mapping[str, Any], job_id: str | None) -> Kept:
-    """What the run's folder holds of a trial."""
-    folder = trial_folder(run_dir, trial.number)
-    parent = None if trial.parent is None else ancestor_of(trial_folder(run_dir, trial.parent))
-    launched = read_json(folder / TRIAL_FILE) if (folder / TRIAL_FILE).exists() else {}
-    told = read_json(folder / _KEPT) if (folder / _KEPT).exists() else {}
-    return Kept(
-        specs=assignments, job_id=told.get("job_id") or job_id, values=told.get("values", {}),
-        adjustments=tuple(launched.get("adjustments", ())), feedback=told.get("feedback"),
-        resumes=None if parent is None else (parent.job_id, parent.epoch),
-    )  # fmt: skip
+    plan, gone = ready.plan, deleted_jobs(run_dir)
+    if not gone or not plan.copies or plan.rungs is None or not ready.workload.place:
+        return
+    reached = max((each.trial.budget or 0 for each in view_study(run_dir).trials), default=0)
+    if reached < plan.rungs.high:
+        raise TuneError(
+            f"{run_dir}: {plan.algorithm} goes on from its members' checkpoints, and the run deleted what "
+            f"{len(gone)} jobs left when it had ended after {reached} epochs; begin another run, with "
+            "automl_delete_intermediate_ckpt set to false if it is to be lengthened"
+        )
 
 
 def _json_or_none(told: Outcome) -> Any:

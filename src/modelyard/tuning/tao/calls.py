@@ -26,6 +26,7 @@ from modelyard.jobs.backends.sdk_ledger import newest_jobs
 from modelyard.jobs.step import Resources, Step
 from modelyard.tuning.running import step_name
 from modelyard.tuning.tao.resuming import ENVIRONMENT, Ancestor, ResumePlace, checkpoint_in, resumed
+from modelyard.tuning.tao.retention import deleted_jobs
 from modelyard.tuning.tao.settings import Retention, TaoSettings
 from modelyard.tuning.tao.skill import Skill
 from modelyard.tuning.tao.specs import (
@@ -103,7 +104,7 @@ class TaoWorkload:
             specs, adjustment, refusal = with_trainable_batch(
                 specs, sample_count=settings.sample_count, platform=self.platform
             )  # fmt: skip
-        parent = ancestor_of(attempt.parent) if attempt.parent is not None else None
+        parent = goes_on_from(attempt.parent) if attempt.parent is not None else None
         return {
             "specs": specs, "outputs": moved, "refusal": refusal, "budget": attempt.budget,
             "adjustments": [adjustment.record()] if adjustment else [],
@@ -144,12 +145,17 @@ class TaoWorkload:
         return resumed(specs, self.place, found, network=network)
 
 
-def ancestor_of(folder: Path) -> Ancestor:
-    """The trial of a folder as another one goes on from it."""
-    step = step_name(int(folder.name))
-    jobs = newest_jobs(folder.parent.parent / "jobs", f"{step.replace('/', '-')}-*")
+def goes_on_from(folder: Path) -> Ancestor | None:
+    """The trial of a folder as another one goes on from it; None where the run has deleted what it left.
+
+    The other one is then trained from the beginning.
+    """
+    run_dir, step = folder.parent.parent, step_name(int(folder.name))
+    job_id = newest_jobs(run_dir / "jobs", f"{step.replace('/', '-')}-*").get(step, "")
+    if job_id in deleted_jobs(run_dir):
+        return None
     epoch = read_json(folder / TRIAL_FILE).get("budget")
-    return Ancestor(job_id=jobs.get(step, ""), epoch=int(epoch or 0))
+    return Ancestor(job_id=job_id, epoch=int(epoch or 0))
 
 
 def trial_call(skill: Skill, specs: Specs, variables: Mapping[str, str]) -> Call:

@@ -10,9 +10,6 @@ from modelyard.tuning.searchers.brackets import levels
 from modelyard.tuning.tao.planning import SearchPlan
 from modelyard.tuning.trial import Trial, TrialState
 
-#: Whose checkpoints may be gone on from more than once: members of a population copy one another.
-_AGAIN = frozenset({"pbt"})
-
 
 def needed(trials: Sequence[Trial], plan: SearchPlan) -> list[int]:
     """The trials whose checkpoints a search that is not over may still need, by number.
@@ -32,7 +29,7 @@ def needed(trials: Sequence[Trial], plan: SearchPlan) -> list[int]:
         for trial in trials
         if trial.state is TrialState.COMPLETE
         and (trial.budget or 0) < plan.rungs.high
-        and (plan.algorithm in _AGAIN or trial.number not in followed)
+        and (plan.copies or trial.number not in followed)
     }
     return sorted(found)
 

@@ -78,6 +78,11 @@ class SearchPlan:
         return self.rungs is not None and self.rungs.promote
 
     @property
+    def copies(self) -> bool:
+        """Whether a trial goes on from the checkpoint of another with other values, as members do."""
+        return self.algorithm == "pbt"
+
+    @property
     def promotes(self) -> bool:
         """Whether any configuration can come to a second job: a bracket chooses once it is full."""
         count, brackets = self.ending.configurations, self.algorithm in _ROUNDS - {"dehb"}

@@ -103,7 +103,8 @@ def recommendation(trial: Trial, kept: Kept, settings: TaoSettings) -> Recommend
     return Recommendation(
         id=trial.number, specs={**kept.specs, **adjusted}, metric=names[0], job_id=kept.job_id,
         status=_STATUS[trial.state], result=values.get(names[0]), objective_values=values,
-        objective_score=score(values, settings), failure_reason=trial.why or None,
+        objective_score=score(values, settings),
+        failure_reason=(trial.why or None) if trial.state.final else None,
         adjustments=kept.adjustments, feedback=kept.feedback, budget=trial.budget, source=trial.source,
         resume_from_job_id=job_id, resume_from_epoch=epoch,
     )  # fmt: skip
@@ -225,33 +226,41 @@ def progress_record(
 def status_record(
     trials: Sequence[Trial], recs: Sequence[Recommendation], settings: TaoSettings, *, total: int, name: str
 ) -> dict[str, Any]:
-    """What `query_status` tells of a search while it goes on."""
+    """What `query_status` tells of a search, and with fewer keys `AutoML.get_status`."""
     best = best_of(trials, recs, settings)
-    whole = progress_record(trials, recs, settings, total=total)
     states = [trial.state for trial in trials]
     progress = {
-        **{key: whole[key] for key in ("completed", "total", "best_metric", "best_rec_id", "algorithm")},
+        **progress_record(trials, recs, settings, total=total),
         "succeeded": states.count(TrialState.COMPLETE),
         "failed": states.count(TrialState.FAILED),
         "canceled": states.count(TrialState.PRUNED),
         "pending": states.count(TrialState.RUNNING),
     }
+    active = [rec for rec in recs if rec.status == "running"]
     return {
         "experiment_id": name,
         "progress": progress,
         "best": _best_record(best) if best else {},
         "recommendations": [
-            {
-                "rec_id": rec.id, "specs": dict(rec.specs), "job_id": rec.job_id, "status": rec.status,
-                "metric_value": rec.result, "objective_score": rec.objective_score,
-                "objective_values": dict(rec.objective_values), "failure_reason": rec.failure_reason,
-            }
-            for rec in recs
+            {**_best_record(rec), "status": rec.status, "failure_reason": rec.failure_reason} for rec in recs
         ],
-        "active_jobs": [
-            {"rec_id": rec.id, "job_id": rec.job_id} for rec in recs if rec.status == "running" and rec.job_id
+        "pareto_front": [
+            {"rec_id": rec.id, "specs": dict(rec.specs), "metric_value": rec.result,
+             "objective_score": rec.objective_score, "objective_values": dict(rec.objective_values)}
+            for rec in unbeaten(trials, recs, settings)
         ],
+        "active_rec_ids": [rec.id for rec in active],
+        "active_jobs": [{"rec_id": rec.id, "job_id": rec.job_id} for rec in active if rec.job_id],
     }  # fmt: skip
+
+
+def unbeaten(
+    trials: Sequence[Trial], recs: Sequence[Recommendation], settings: TaoSettings
+) -> list[Recommendation]:
+    """Those that no other beats in every objective; of one objective all that succeeded, as the original."""
+    if len(settings.objectives) == 1:
+        return [rec for rec in recs if rec.status == "success"]
+    return front_of(trials, recs, settings)
 
 
 def comparison(baseline: float | None, value: float | None, direction: Direction) -> dict[str, Any] | None:

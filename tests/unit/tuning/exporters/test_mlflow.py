@@ -6,47 +6,21 @@ import json
 from datetime import datetime
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.mlflow_server import KINDS, MARKS, free_port, mlflow_uri
+from tests.unit.tuning.exporters.digits import LOSS, NEW, SIZE, SPACE, TRIALS, end
 
-from modelyard.cli.main import cli
 from modelyard.core.errors import PluginError, TuneError
 from modelyard.core.locks import held
-from modelyard.jobs.plan import Plan
-from modelyard.runs.directory import create_run
-from modelyard.runs.yard import open_yard
 from modelyard.testing.made_studies import MadeTrial, make_study
 from modelyard.tuning.exporters import GROUP, exporter_names, make_exporter, trial_key
 from modelyard.tuning.exporters.mlflow import MlflowExporter, allowed_names
-from modelyard.tuning.spaces.domains import Choices
 from modelyard.tuning.spaces.scalars import Range
 from modelyard.tuning.spaces.space import Parameter, Space
-from modelyard.tuning.study import Study
-from modelyard.tuning.trial import Ended, Objective, TrialState
-from modelyard.tuning.view import study_url, view_study
+from modelyard.tuning.view import view_study
 
 pytestmark = MARKS
-
-LOSS = Objective(metric="loss", direction="minimize")
-SIZE = Objective(metric="size", direction="minimize")
-SPACE = Space([
-    Parameter(name="lr", domain=Range(low=1e-4, high=1.0, log=True)),
-    Parameter(name="layers[0].width", domain=Range(low=1, high=64, integer=True)),
-    Parameter(name="solver", domain=Choices(options=("adam", "sgd"))),
-])  # fmt: skip
-FAILED, PRUNED, RUNNING = TrialState.FAILED, TrialState.PRUNED, TrialState.RUNNING
-TRIALS = [
-    MadeTrial(values=(0.5,), source="default", assignments={"lr": 0.1}, metrics={"acc": 0.75, "loss": 0.5},
-              curve={1: 2.0, 3: 0.5}),
-    MadeTrial(state=FAILED, why="it broke", cause="code", curve={1: -9.0}),
-    MadeTrial(state=PRUNED, why="stopped at step 3", curve={1: 2.0, 3: 1.5}, budget=9),
-    MadeTrial(state=RUNNING, curve={1: 0.0}),
-    MadeTrial(values=(0.25,), curve={1: 1.0, 2: 0.25}, parent=0, budget=27,
-              assignments={"lr": 0.01, "layers[0].width": 8, "solver": "sgd"}),
-]  # fmt: skip
-NEW = MadeTrial(values=(0.125,), curve={4: 0.125}, budget=27)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -54,17 +28,6 @@ def uri(request, tmp_path_factory):
     """Where MLflow keeps runs: a database, or a real server before one."""
     with mlflow_uri(request.param, tmp_path_factory.mktemp("mlflow")) as found:
         yield found
-
-
-@pytest.fixture
-def study(tmp_path):
-    """Makes a study in the folder of the test, or adds trials to it; and reads it."""
-
-    def make(trials=TRIALS, name="digits", space=SPACE, objectives=(LOSS,)):
-        make_study(tmp_path / name, space, objectives, trials)
-        return view_study(tmp_path / name)
-
-    return make
 
 
 @pytest.fixture
@@ -150,9 +113,9 @@ def test_parameters_are_those_of_the_trial_under_names_that_mlflow_takes(exporte
 def test_the_curve_is_whole_and_only_a_complete_trial_has_the_objective(exported):
     _, _, there = exported
     trials = there.trials
-    assert there.curve(trials[0], "loss") == {1: 2.0, 3: 0.5}
-    assert there.curve(trials[2], "loss") == {1: 2.0, 3: 1.5}
-    assert there.curve(trials[0], "acc") == {3: 0.75} and there.curve(trials[0], "objective/loss") == {3: 0.5}
+    assert there.curve(trials[0], "loss") == {1: 2.0, 3: 0.5, 4: 0.75}
+    assert there.curve(trials[2], "loss") == {0: 2.0, 3: 1.5}
+    assert there.curve(trials[0], "acc") == {4: 0.75} and there.curve(trials[0], "objective/loss") == {4: 0.5}
     assert [n for n, run in trials.items() if "objective/loss" in run.data.metrics] == [0, 4]
     value = "metrics.`objective/loss`"
     found = there.client.search_runs([trials[0].info.experiment_id], f"{value} < 10", order_by=[value])
@@ -202,16 +165,6 @@ def test_a_second_export_adds_what_is_new_and_nothing_else(study, there, tmp_pat
     assert there.curve(parent, "best/loss") == {4: 0.25, 6: 0.125}
 
 
-def end(run_dir, number):
-    """A running trial fails."""
-    study = Study(
-        study_url(run_dir, None), run_dir.name, directions=["minimize"], dimensions=SPACE.dimensions,
-        lock=run_dir / "study.lock",
-    )  # fmt: skip
-    study.tell(number, Ended(state=FAILED, why="ended"))
-    study.close()
-
-
 def test_a_trial_that_was_half_written_is_written_anew(study, there):
     """A run has its status last: what a kill leaves says RUNNING."""
     view = study()
@@ -222,7 +175,7 @@ def test_a_trial_that_was_half_written_is_written_anew(study, there):
     assert (done.added, done.known) == ((0,), (1, 2, 4))
     assert there.trials[0].info.run_id != half.info.run_id and there.trials[0].info.status == "FINISHED"
     assert there.trials[0].data.params == half.data.params
-    assert there.curve(there.trials[0], "loss") == {1: 2.0, 3: 0.5}
+    assert there.curve(there.trials[0], "loss") == {1: 2.0, 3: 0.5, 4: 0.75}
 
 
 def test_another_study_of_the_same_name_is_another(study, there, tmp_path):
@@ -296,18 +249,6 @@ def test_a_server_that_is_not_there_is_an_error_that_hides_the_password(study, u
 def test_a_place_that_mlflow_does_not_take_is_an_error(study, uri, place):
     with pytest.raises(TuneError, match=place):
         MlflowExporter(tracking_uri=place).export(study())
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    """Calls `modelyard tune export digits` where the study is a run of a yard."""
-    monkeypatch.chdir(tmp_path)
-    yard = open_yard(tmp_path / ".modelyard", create=True)
-    run_dir = tmp_path / ".modelyard" / "runs" / "digits"
-    plan = Plan(name="digits", run_dir=str(run_dir), steps=())
-    create_run(yard, run_dir, run="digits", kind="tune", source="tune.yaml", plan=plan)
-    make_study(run_dir, SPACE, [LOSS], TRIALS)
-    return lambda *arguments: CliRunner().invoke(cli, ["tune", "export", "digits", *arguments])
 
 
 def test_the_command_tells_where_and_how_many(call, uri):

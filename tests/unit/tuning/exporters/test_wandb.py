@@ -20,43 +20,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from tests.unit.tuning.exporters.digits import LOSS, NEW, SIZE, end
 
-from modelyard.cli.main import cli
 from modelyard.core.errors import TuneError
-from modelyard.jobs.plan import Plan
-from modelyard.runs.directory import create_run
-from modelyard.runs.yard import open_yard
-from modelyard.testing.made_studies import MadeTrial, make_study
+from modelyard.testing.made_studies import MadeTrial
 from modelyard.tuning.exporters import make_exporter, trial_key
 from modelyard.tuning.exporters.wandb import WandbExporter
-from modelyard.tuning.spaces.domains import Choices
-from modelyard.tuning.spaces.scalars import Range
-from modelyard.tuning.spaces.space import Parameter, Space
-from modelyard.tuning.study import Study
-from modelyard.tuning.trial import Ended, Objective, TrialState
-from modelyard.tuning.view import study_url, view_study
 
 pytestmark = pytest.mark.skipif(find_spec("wandb") is None, reason="the extra wandb is not installed")
 
-LOSS = Objective(metric="loss", direction="minimize", take="best")
-SIZE = Objective(metric="size", direction="minimize")
-SPACE = Space([
-    Parameter(name="lr", domain=Range(low=1e-4, high=1.0, log=True)),
-    Parameter(name="layers[0].width", domain=Range(low=1, high=64, integer=True)),
-    Parameter(name="solver", domain=Choices(options=("adam", "sgd"))),
-])  # fmt: skip
-FAILED, PRUNED, RUNNING = TrialState.FAILED, TrialState.PRUNED, TrialState.RUNNING
-TRIALS = [
-    MadeTrial(values=(0.25,), source="default", assignments={"lr": 0.1}, metrics={"acc": 0.75, "loss": 0.5},
-              curve={1: 2.0, 3: 0.25, 4: 0.5}),
-    MadeTrial(state=FAILED, why="it broke", cause="code", curve={1: -9.0}),
-    MadeTrial(state=PRUNED, why="stopped at step 3", curve={0: 2.0, 3: 1.5}, budget=9),
-    MadeTrial(state=RUNNING, curve={1: 0.0}),
-    MadeTrial(values=(0.25,), curve={1: 1.0, 2: 0.25}, parent=0, budget=27,
-              assignments={"lr": 0.01, "layers[0].width": 8, "solver": "sgd"}),
-]  # fmt: skip
-NEW = MadeTrial(values=(0.125,), curve={4: 0.125})
 #: Says that nothing is missing.
 WHOLE = {"modelyard/whole": True}
 DEADLINE_S, LOOK_S = 30.0, 0.01
@@ -70,17 +42,6 @@ def _service():
     import wandb
 
     wandb.teardown()
-
-
-@pytest.fixture
-def study(tmp_path):
-    """Makes a study in the folder of the test, or adds trials to it; and reads it."""
-
-    def make(trials=TRIALS, name="digits", objectives=(LOSS,)):
-        make_study(tmp_path / name, SPACE, objectives, trials)
-        return view_study(tmp_path / name)
-
-    return make
 
 
 @pytest.fixture
@@ -201,14 +162,14 @@ def test_the_config_has_the_parameters_and_what_the_trial_was(study, there):
 
 def test_the_history_is_the_whole_curve_at_its_own_steps(study, there):
     there.export(study())
-    assert there.runs[0]["history"] == [(1, {"loss": 2.0}), (3, {"loss": 0.25}), (4, {"loss": 0.5})]
+    assert there.runs[0]["history"] == [(1, {"loss": 2.0}), (3, {"loss": 0.5}), (4, {"loss": 0.75})]
     assert there.runs[2]["history"] == [(0, {"loss": 2.0}), (3, {"loss": 1.5})]
 
 
 def test_the_summary_has_the_value_that_counts_and_only_of_complete_trials(study, there):
     there.export(study())
     assert {number: run["summary"] for number, run in there.runs.items()} == {
-        0: {"objective/loss": 0.25, "acc": 0.75, **WHOLE}, 1: WHOLE, 2: WHOLE,
+        0: {"objective/loss": 0.5, "acc": 0.75, **WHOLE}, 1: WHOLE, 2: WHOLE,
         4: {"objective/loss": 0.25, **WHOLE},
     }  # fmt: skip
 
@@ -239,16 +200,6 @@ def test_a_second_export_adds_what_is_new_and_nothing_else(study, there, tmp_pat
     assert (done.added, done.known, done.running) == ((3, 5), (0, 1, 2, 4), ())
     assert {path: data for path, data in there.files().items() if path in before} == before
     assert sorted(there.runs) == [0, 1, 2, 3, 4, 5] and there.runs[5]["history"] == [(4, {"loss": 0.125})]
-
-
-def end(run_dir, number):
-    """A running trial fails."""
-    study = Study(
-        study_url(run_dir, None), run_dir.name, directions=["minimize"], dimensions=SPACE.dimensions,
-        lock=run_dir / "study.lock",
-    )  # fmt: skip
-    study.tell(number, Ended(state=FAILED, why="ended"))
-    study.close()
 
 
 def test_a_trial_that_was_half_written_is_written_anew(study, there):
@@ -322,27 +273,15 @@ def test_online_without_a_key_is_an_error_that_says_what_to_do(study, tmp_path):
     assert re.search(told, ended.stderr, re.DOTALL), ended.stderr
 
 
-@pytest.fixture
-def yard(tmp_path, monkeypatch):
-    """The folder of a yard that has the study as a run; commands are called in it."""
-    monkeypatch.chdir(tmp_path)
-    run_dir = tmp_path / ".modelyard" / "runs" / "digits"
-    plan = Plan(name="digits", run_dir=str(run_dir), steps=())
-    yard = open_yard(tmp_path / ".modelyard", create=True)
-    create_run(yard, run_dir, run="digits", kind="tune", source="tune.yaml", plan=plan)
-    make_study(run_dir, SPACE, [LOSS], TRIALS)
-    return tmp_path
-
-
-def test_the_command_tells_where_and_how_many(yard):
-    command = ["tune", "export", "dig", "--to", "wandb", "--project", "mine", "--dir", "."]
-    made = CliRunner().invoke(cli, command)
+def test_the_command_tells_where_and_how_many(call, tmp_path):
+    options = ("--to", "wandb", "--project", "mine", "--dir", ".")
+    made = call(*options, name="dig")
     place = Path("wandb").resolve()
     assert (made.exit_code, made.stdout) == (
         0, f"{place}: 4 trials added, 0 there already, 1 still running\n",
     ), made.exception  # fmt: skip
-    assert {run["project"] for run in There(yard).runs.values()} == {"mine"}
-    told = json.loads(CliRunner().invoke(cli, [*command, "--json"]).stdout)
+    assert {run["project"] for run in There(tmp_path).runs.values()} == {"mine"}
+    told = json.loads(call(*options, "--json", name="dig").stdout)
     assert told == {
         "study": "digits", "to": "wandb", "place": str(place), "added": [], "known": [0, 1, 2, 4],
         "running": [3],
@@ -419,16 +358,17 @@ def server():
     thread.join()
 
 
-def test_online_a_run_is_there_once_and_one_half_written_is_taken_up(yard, server):
+@pytest.mark.usefixtures("call")
+def test_online_a_run_is_there_once_and_one_half_written_is_taken_up(tmp_path, server):
     environment = {
-        **os.environ, "HOME": str(yard), "WANDB_API_KEY": "k" * 40,
+        **os.environ, "HOME": str(tmp_path), "WANDB_API_KEY": "k" * 40,
         "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}",
     }  # fmt: skip
 
     def export():
         command = [sys.executable, "-m", "modelyard.cli.main", "tune", "export", "digits", "--to", "wandb"]
         ended = subprocess.run(
-            [*command, "--mode", "online", "--json"], cwd=yard, env=environment, capture_output=True,
+            [*command, "--mode", "online", "--json"], cwd=tmp_path, env=environment, capture_output=True,
             text=True, check=False,
         )  # fmt: skip
         assert ended.returncode == 0, ended.stderr
@@ -446,8 +386,8 @@ def test_online_a_run_is_there_once_and_one_half_written_is_taken_up(yard, serve
     assert told["place"] == f"http://127.0.0.1:{server.server_port}/me/modelyard"
     first = next(name for name, run in runs.items() if run["displayName"] == "digits-0")
     whole = curves()
-    assert len(whole) == 4 and whole[first] == [(1, 2.0), (3, 0.25), (4, 0.5)]
-    assert json.loads(runs[first]["wandb-summary.json"][-1])["objective/loss"] == 0.25
+    assert len(whole) == 4 and whole[first] == [(1, 2.0), (3, 0.5), (4, 0.75)]
+    assert json.loads(runs[first]["wandb-summary.json"][-1])["objective/loss"] == 0.5
     told = export()
     assert (told["added"], told["known"]) == ([], [0, 1, 2, 4]) and curves() == whole
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelyard.core.plugins import load_plugin
 from modelyard.tuning.searcher import Rungs
 from modelyard.tuning.searchers.brackets import Slot, bracket, levels, most_halvings, slot
 
@@ -83,3 +84,9 @@ def test_budgets_rise_within_the_range_and_end_at_its_end(low, factor, eta):
         assert len(steps) == s + 1 and steps[-1].budget == rungs.high and steps[0].budget >= low
         assert [r.budget for r in steps] == sorted({r.budget for r in steps})
         assert all(r.trials >= 1 for r in steps)
+
+
+@pytest.mark.parametrize("name", ["hyperband", "hyperband_es", "bohb", "dehb"])
+def test_a_search_that_goes_on_may_have_more_rounds(name):
+    algorithm = load_plugin("modelyard.tuners", name)
+    assert algorithm.decisive({"cycles": 2, "least": 5}) == {"least": 5}

@@ -4,51 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import os
-from datetime import UTC, datetime
 
 import pytest
-from tests.unit.tuning.tao_bench import SCHEMA, SPECS
+from tests.unit.tuning.tao.sessions import far, trained
 
 from modelyard.core.errors import DocumentError, TuneError
 from modelyard.tuning.tao.automl import AutoML
 from modelyard.tuning.view import view_study
-
-HOUR = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-@pytest.fixture
-def begin(tmp_path):
-    """Begins sessions in one workspace, and closes them in the end."""
-    begun = []
-
-    def make(settings=None, **named):
-        own = {"algorithm": "random", "metric": "loss", "automl_max_recommendations": 4, **(settings or {})}
-        given = {"environment": {}, "clock": lambda: HOUR, "search_schema": SCHEMA, **named}
-        begun.append(AutoML(tmp_path, "toy", SPECS, own, **given))
-        return begun[-1]
-
-    yield make
-    for each in begun:
-        each.finish()
-
-
-def far(rec):
-    """What a training with these values comes to, after its epochs."""
-    return abs(math.log10(rec["train.optim.lr"]) + 2) + 1 / rec.get("train.num_epochs", 3)
-
-
-def trained(automl, measure=far):
-    """Ask and tell to the end; everything that was asked for."""
-    asked = []
-    while not automl.is_complete():
-        recs = automl.next_recommendation()
-        assert recs, "it waits for nothing, and is not complete"
-        for rec in recs:
-            automl.report_result(rec.id, measure(rec))
-        asked += recs
-    return asked
 
 
 def test_ask_and_tell_to_the_end(begin):
@@ -215,11 +178,21 @@ def test_a_session_is_resumed_with_what_was_given_out(begin):
     assert second.run_dir.name == second.wandb_group == "automl_b"
 
 
-def test_without_a_session_the_newest_is_resumed(begin):
+def test_without_a_session_the_one_written_to_last_is_resumed(begin):
     first, second = begin(), begin()
     assert second.run_dir.name == "automl_20260102_030405_2"
-    os.utime(first.run_dir / "study.db", (4e9, 4e9))
-    assert begin(resume=True).run_dir == first.run_dir
+    writes = (
+        second.next_recommendation,
+        lambda: second.get_history()[0].assign_job_id("job-0"),
+        lambda: second.report_result(0, 0.5),
+    )
+    for write in writes:
+        os.utime(first.run_dir / "automl.json", (4e9, 4e9))
+        assert begin(resume=True).run_dir == first.run_dir
+        for each, at in ((first, 2), (second, 1)):
+            os.utime(each.run_dir / "automl.json", (at, at))
+        write()
+        assert begin(resume=True).run_dir == second.run_dir
 
 
 def test_what_cannot_be_resumed_is_told(begin, tmp_path):

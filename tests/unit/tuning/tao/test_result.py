@@ -17,6 +17,7 @@ from modelyard.tuning.tao.result import (
     comparison,
     final_record,
     number_of,
+    progress_record,
     recommendation,
     result_record,
     score,
@@ -74,7 +75,7 @@ def test_a_recommendation_is_the_mapping_of_its_values():
 def test_what_has_no_value_has_none(state, status):
     (rec,) = recs_of([trial(0, state, why="because")], values={"loss": 0.1})
     assert (rec.status, rec.result, rec.objective_score, rec.objective_values) == (status, None, None, {})
-    assert rec.failure_reason == "because"
+    assert rec.failure_reason == (None if state is RUNNING else "because")
 
 
 def test_a_value_that_was_adjusted_is_the_one_that_was_tried():
@@ -235,10 +236,13 @@ def test_a_status_tells_what_runs():
     found = status_record(trials, recs_of(trials), ONE, total=9, name="run_1")
     assert found["experiment_id"] == "run_1"
     assert found["progress"] == {
+        **progress_record(trials, recs_of(trials), ONE, total=9),
         "completed": 3, "total": 9, "best_metric": 0.5, "best_rec_id": 0, "algorithm": "tpe", "succeeded": 1,
         "failed": 1, "canceled": 1, "pending": 1,
     }  # fmt: skip
     assert found["active_jobs"] == [{"rec_id": 3, "job_id": "job-3"}]
+    assert found["active_rec_ids"] == [3]
+    assert [each["rec_id"] for each in found["pareto_front"]] == [0]
     assert found["best"]["rec_id"] == 0
     assert [each["metric_value"] for each in found["recommendations"]] == [0.5, None, None, None]
     assert status_record([], [], ONE, total=9, name="run_1")["best"] == {}
