@@ -227,6 +227,8 @@ class Stored:
     remembered: Mapping[str, Any]
     # Each trial with the values that its command got; of a study that is not ours, its parameters.
     trials: tuple[tuple[Trial, Mapping[str, Any]], ...]
+    # What was noted of each trial, by name.
+    attributes: tuple[Mapping[str, Any], ...] = ()
 
 
 def read_stored(url: str, name: str) -> Stored:
@@ -250,6 +252,7 @@ def read_stored(url: str, name: str) -> Stored:
             directions=tuple(_direction(each.name) for each in study.directions),
             remembered=dict(study.user_attrs),
             trials=tuple((_trial(each), each.user_attrs.get("assignments", each.params)) for each in frozen),
+            attributes=tuple(each.user_attrs for each in frozen),
         )
     except KeyError as error:
         names = ", ".join(optuna.get_all_study_names(storage)) or "none"

@@ -8,6 +8,7 @@ They have no regret bound; what they have is the best convex combination of the 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,7 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fitted:
+class _Fitted(ABC):
     """A rule that is fitted anew to all that was seen, where it is due.
 
     Attributes:
@@ -105,9 +106,9 @@ class _Fitted:
         """Of the last fit."""
         return state["log"]
 
+    @abstractmethod
     def _fit(self, mean: Floats, seen: Bools) -> Floats:
         """Weights of rows, `(rows, experts)`, from their mean products of errors and who was seen."""
-        raise NotImplementedError
 
 
 class Nnls(_Fitted):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from modelyard.tuning.dimensions import Coordinate, Dimension, Point
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm
-from modelyard.tuning.searchers.conditions import conditions
+from modelyard.tuning.searchers.conditions import beginning, conditions
 from modelyard.tuning.searchers.optuna_samplers import instructive, start_option, trial_seed
 from modelyard.tuning.searchers.scaling import at_place, fixed, inside, sobol_point
 from modelyard.tuning.trial import Proposal, Trial, TrialState, sign_of
@@ -35,8 +35,7 @@ class BoTorchSearcher:
         self._fixed = fixed(settings.dimensions)
         self._free = tuple(each for each in settings.dimensions if each.name not in self._fixed)
         self.conditions = conditions(settings, self._free)
-        self._start = int(str(dict(settings.options).get("start", START)))
-        self._start += self.conditions.hanging if self.conditions is not None else 0
+        self._start = beginning(int(str(dict(settings.options).get("start", START))), self.conditions)
         self._signs = tuple(map(sign_of, settings.directions))
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:

@@ -70,3 +70,8 @@ def conditions(settings: SearcherSettings, dimensions: Sequence[Dimension]) -> C
     if space is None or not any(parameter.when for parameter in space.parameters):
         return None
     return Conditions(space, dimensions)
+
+
+def beginning(start: int, found: Conditions | None) -> int:
+    """How many points a search begins with: each dimension that does not always count adds one to `start`."""
+    return start + (found.hanging if found is not None else 0)

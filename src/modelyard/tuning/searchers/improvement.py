@@ -31,7 +31,7 @@ from modelyard.tuning.searchers.warping import ranked, tamed
 from modelyard.tuning.trial import Trial
 
 #: A fit in a space with conditions ends after so many steps: where two choices seem to be wholly unlike, the
-#: likelihood of a few trials goes on growing, for hundreds, by what changes no proposal for the better.
+#: likelihood of a few trials goes on growing a little for hundreds, which took most of a search's time.
 #: Elsewhere the last steps count (ten times the regret on two of two seeds of Hartmann's function).
 _STEPS = 100
 _SAMPLES, _SAMPLES_OF_SEVERAL = 128, 64

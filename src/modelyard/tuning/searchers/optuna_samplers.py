@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, create_trial
 from modelyard.core.faults import Section
 from modelyard.tuning.searcher import Searcher, SearcherSettings
 from modelyard.tuning.searchers.algorithm import Algorithm, Options
-from modelyard.tuning.searchers.conditions import conditions
+from modelyard.tuning.searchers.conditions import beginning, conditions
 from modelyard.tuning.searchers.optuna_conditions import ConditionalSampler
 from modelyard.tuning.searchers.scaling import fixed, inside, settled, sobol_point
 from modelyard.tuning.searchers.warping import warped
@@ -137,7 +137,7 @@ class GaussianSearcher(OptunaSearcher):
         found = conditions(settings, free)
         if found is not None:
             self._sampler = lambda seed: ConditionalSampler(found, seed=seed)
-        self._start = start + (found.hanging if found is not None else 0)
+        self._start = beginning(start, found)
         self._signs = tuple(map(sign_of, settings.directions))
 
     def propose(self, trials: Sequence[Trial], number: int) -> Proposal | None:

@@ -5,17 +5,15 @@ It reads runs of `AutoMLRunner` and sessions of `AutoML`; it takes no lock, wait
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from modelyard.core.errors import TuneError
 from modelyard.core.files import read_json
-from modelyard.tuning.study import read_stored
+from modelyard.tuning.study import Stored, read_stored
 from modelyard.tuning.tao.history import run_history, session_history
 from modelyard.tuning.tao.record import RECORD_FILE, newest, read_record
 from modelyard.tuning.tao.result import status_record
-from modelyard.tuning.trial import Trial
 
 _DATABASE, _BEGINS = "study.db", b"SQLite format 3\0"
 
@@ -54,32 +52,18 @@ def query_status(workspace_path: str | Path) -> dict[str, Any]:
 def _status(folder: Path) -> dict[str, Any]:
     record = read_record(folder)
     name = str(read_json(folder / "run.json")["run"])
-    told = _trials(folder / _DATABASE, name)
-    trials = [trial for trial, _ in told]
+    stored = _stored(folder / _DATABASE, name)
+    trials = [trial for trial, _ in stored.trials]
     if record.kind == "session":
-        attributes = _attributes(folder / _DATABASE, name)
-        recs = session_history(trials, attributes.__getitem__, record)
+        recs = session_history(trials, stored.attributes.__getitem__, record)
     else:
-        recs = run_history(folder, told, record.settings)
+        recs = run_history(folder, stored.trials, record.settings)
     return status_record(trials, recs, record.settings, total=record.total(len(recs)), name=folder.name)
 
 
-def _trials(path: Path, name: str) -> Sequence[tuple[Trial, Mapping[str, Any]]]:
-    """The trials in a storage, each with the values that it was given."""
+def _stored(path: Path, name: str) -> Stored:
+    """What a storage that is there holds."""
     with path.open("rb") as file:
         if file.read(len(_BEGINS)) != _BEGINS:  # what is empty would be made when it is opened
             raise ValueError(f"{path.name} is no database")
-    return read_stored(f"sqlite:///{path}", name).trials
-
-
-def _attributes(path: Path, name: str) -> Sequence[Mapping[str, Any]]:
-    """What a session noted of its trials, by number."""
-    import optuna
-
-    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", skip_table_creation=True)
-    try:
-        study = optuna.load_study(study_name=name, storage=storage)
-        return [each.user_attrs for each in study.get_trials(deepcopy=False)]
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+    return read_stored(f"sqlite:///{path}", name)
