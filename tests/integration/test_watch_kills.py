@@ -9,13 +9,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.unit.lifecycle import quick_yard
+from tests.unit.lifecycle.watching import quick_yard
 
 from modelyard.core.clock import stamp, utc_now
 from modelyard.core.failpoints import WATCH_NAMES
 from modelyard.core.journal import Journal
 from modelyard.jobs.job import JobState
-from modelyard.lifecycle.rounds import take_round
+from modelyard.lifecycle.watching.rounds import take_round
 from modelyard.testing.kills import Kill, Trial, failpoint_kills, random_kills, survive
 from modelyard.verify.journal import verify_journal
 

@@ -22,15 +22,17 @@ from modelyard.cli.plan import show
 from modelyard.cli.progress import shown
 from modelyard.core.faults import duration_s
 from modelyard.core.signals import caught_signals
-from modelyard.lifecycle.causes import Look
 from modelyard.lifecycle.notices import Notice
-from modelyard.lifecycle.rounds import Round, Scene, foreseen, pause_unless, watch
 from modelyard.lifecycle.up import Prepared, UpResult, headline, prepare_up, up
+from modelyard.lifecycle.watching.carrying import Round
+from modelyard.lifecycle.watching.causes import Look
+from modelyard.lifecycle.watching.rounds import foreseen, pause_unless, watch
+from modelyard.lifecycle.watching.standing import Scene
 from modelyard.runs.execution import ExecutionOptions, Outcome
 from modelyard.runs.yard import open_yard
 
 if TYPE_CHECKING:
-    from modelyard.lifecycle.drift import DriftLook
+    from modelyard.lifecycle.watching.drift import DriftLook
 
 _BEST = "best_single_hindsight"
 _DAY_S = 86400.0

@@ -12,8 +12,8 @@ from click.testing import Result
 
 from modelyard.cli.up import as_table, print_look
 from modelyard.ensemble.report.headline import headline
-from modelyard.lifecycle.causes import Cause, Look, MemberLook
-from modelyard.lifecycle.drift import DriftLook
+from modelyard.lifecycle.watching.causes import Cause, Look, MemberLook
+from modelyard.lifecycle.watching.drift import DriftLook
 
 Call = Callable[..., Result]
 HEADS = ["name", "group", "mae", "mase", "calm", "mutant", "lead 1", "lead 2"]

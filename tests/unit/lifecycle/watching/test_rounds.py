@@ -8,12 +8,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.unit.lifecycle.quick_yard import scene, write_yard
+from tests.unit.lifecycle.watching.quick_yard import scene, write_yard
 
 from modelyard.core.clock import utc_now
 from modelyard.core.errors import RunBusy
 from modelyard.core.locks import held
-from modelyard.lifecycle.rounds import Round, Scene, foreseen, pause_unless, take_round, watch
+from modelyard.lifecycle.watching.carrying import Round
+from modelyard.lifecycle.watching.rounds import foreseen, pause_unless, take_round, watch
+from modelyard.lifecycle.watching.standing import Scene
 from modelyard.runs.execution import Outcome
 from modelyard.verify.journal import verify_journal
 

@@ -18,8 +18,9 @@ import yaml
 
 from modelyard.core.clock import Clock, utc_now
 from modelyard.jobs.step import Output, Step
-from modelyard.lifecycle.rounds import Scene, watch
 from modelyard.lifecycle.up import Prepared, prepare_up
+from modelyard.lifecycle.watching.rounds import watch
+from modelyard.lifecycle.watching.standing import Scene
 from modelyard.runs.execution import ExecutionOptions, Outcome
 from modelyard.runs.yard import open_yard
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from modelyard.lifecycle.drift import Blocks, DriftRule, Lots, holm, judged, look_for_drift, permutation_p
+from modelyard.lifecycle.watching.drift import (
+    Blocks,
+    DriftRule,
+    Lots,
+    holm,
+    judged,
+    look_for_drift,
+    permutation_p,
+)
 
 SEASON, RECENT, REFERENCE, MEMBERS = 24, 7, 21, 5
 LOOKS = 400

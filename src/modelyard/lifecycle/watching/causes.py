@@ -21,7 +21,7 @@ from modelyard.lifecycle.declaration import Declaration
 from modelyard.lifecycle.planning import Places
 
 if TYPE_CHECKING:
-    from modelyard.lifecycle.drift import DriftLook
+    from modelyard.lifecycle.watching.drift import DriftLook
 
 ASKED, ENDED = "retrain.asked", "retrain.ended"
 _DAY_S = 86400.0
@@ -182,7 +182,7 @@ def _drift(declaration: Declaration, seen: Seen) -> tuple[dict[str, DriftLook], 
     wanted = [name for name in _watched(declaration, seen) if declaration.retrain[name].drift]
     if not wanted or not (places.predictions.exists() and places.truth.exists()):
         return {}, ""
-    from modelyard.lifecycle.drift import DriftRule, look_for_drift  # numpy loads here, not before
+    from modelyard.lifecycle.watching.drift import DriftRule, look_for_drift  # numpy loads here, not before
 
     rule = DriftRule(
         validation_until=declaration.ensemble.validation_until,
