@@ -74,7 +74,13 @@ def killed_round(path: Path, kill: Kill, *broken: str) -> tuple[list[str], int]:
     return [f"{name}: {survival.stderr[-400:]}" for name, held in told.items() if not held], survival.killed
 
 
-RETRAINED = ("watch.after_asked", "watch.after_aside", "watch.before_ended", "runner.after_submit")
+RETRAINED = (
+    "watch.after_asked",
+    "watch.after_aside",
+    "watch.before_ended",
+    "watch.after_ended",
+    "runner.after_submit",
+)
 FAILED = ("watch.before_restored", "watch.after_restored")
 
 

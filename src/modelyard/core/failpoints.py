@@ -108,6 +108,7 @@ WATCH_NAMES = (
     "watch.before_restored",
     "watch.after_restored",
     "watch.before_ended",
+    "watch.after_ended",
 )
 
 #: The failpoints of a stream of forecasts.

@@ -24,13 +24,15 @@ class Retrain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchSettings:
-    """How often `up --watch` looks, and how much truth a look at drift takes."""
+    """How often `up --watch` looks, how much truth a look at drift takes, how many old versions stay."""
 
     every_s: float = 3600.0
     # Newest blocks of one season that count as recent.
     recent: int = 7
     # Chance of any false alarm in one look, over all members.
     level: float = 0.05
+    # Replaced versions of each output that stay when a round has ended.
+    keep: int = 5
 
 
 def read_watch(section: Section) -> WatchSettings:
@@ -44,6 +46,7 @@ def read_watch(section: Section) -> WatchSettings:
         every_s=every_s,
         recent=section.integer("recent", 7, low=3, high=1000),
         level=section.number("level", 0.05, above=0.0, below=0.5),
+        keep=section.integer("keep", 5, low=0, high=1_000_000),
     )
     section.close()
     return settings

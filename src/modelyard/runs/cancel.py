@@ -8,6 +8,7 @@ from collections.abc import Callable
 from modelyard.core.errors import RunBusy
 from modelyard.core.files import write_json
 from modelyard.core.journal import Draft
+from modelyard.core.locks import is_held
 from modelyard.jobs.backend import Backend
 from modelyard.jobs.job import report_record
 from modelyard.runs.directory import RunDirectory, drive, is_driven
@@ -18,7 +19,7 @@ from modelyard.runs.yard import Yard
 def cancel_run(
     yard: Yard, directory: RunDirectory, open_backend: Callable[[], Backend], *, patience_s: float = 60.0
 ) -> int:
-    """Ask the run's driver to stop and wait for it; without a driver, stop the jobs ourselves.
+    """Ask the run's driver and its watch to stop, and wait for them; without one, stop the jobs ourselves.
 
     Returns:
         How many jobs this call stopped itself (0 when the driver did it).
@@ -27,7 +28,7 @@ def cancel_run(
         RunBusy: The driver did not stop in time.
     """
     deadline = time.monotonic() + patience_s
-    while is_driven(directory.path):
+    while is_driven(directory.path) or is_held(directory.watch_lock):
         if not directory.cancel_path.exists():
             write_json(directory.cancel_path, {"asked": "cancel"}, durable=False)
         if time.monotonic() > deadline:

@@ -67,8 +67,13 @@ class RunDirectory:
 
     @property
     def cancel_path(self) -> Path:
-        """Its presence asks the driver to stop."""
+        """Its presence asks the driver, or the watch, to stop."""
         return self.path / "cancel"
+
+    @property
+    def watch_lock(self) -> Path:
+        """Held by who looks at the run again and again, also while nothing drives it."""
+        return self.path / "watch.lock"
 
     def plan(self) -> Plan:
         """The steps of the run."""

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from modelyard.core.locks import held
+from modelyard.core.locks import held, is_held
 
 TRY = """
 import sys
@@ -36,3 +36,12 @@ def test_an_error_lets_go(tmp_path):
         raise ValueError("inside")
     with held(tmp_path / "lock"):
         pass
+
+
+def test_whether_a_lock_is_held_can_be_asked_without_taking_it(tmp_path):
+    path = tmp_path / "lock"
+    assert not is_held(path) and not path.exists()
+    with held(path):
+        assert is_held(path)
+        assert "BlockingIOError" in other(path).stderr
+    assert not is_held(path)

@@ -18,7 +18,13 @@ from modelyard.lifecycle.notices import WHOLE, Notice, Notifier
 from modelyard.lifecycle.up import UpResult, drive_plan
 from modelyard.lifecycle.watching.causes import ENDED, Ask, Cause
 from modelyard.lifecycle.watching.standing import Scene, Standing, forced, is_pool, lost_steps, outdated
-from modelyard.lifecycle.watching.versions import is_restored, put_aside, put_back, restored_drafts
+from modelyard.lifecycle.watching.versions import (
+    forget_older,
+    is_restored,
+    put_aside,
+    put_back,
+    restored_drafts,
+)
 from modelyard.runs.directory import RunDirectory, drive
 from modelyard.runs.execution import Observer, Outcome
 from modelyard.runs.view import replayed
@@ -73,6 +79,10 @@ class Carrying:
         said = {"retrained": list(done.retrained), "refreshed": list(done.refreshed)}
         data = {"ask": self._ask.number, **said, "failed": dict(done.failed)}
         self._scene.yard.journal.append([Draft(kind=ENDED, run=self._name.run, data=data)])
+        failpoint("watch.after_ended")
+        with drive(self._directory):
+            keep = self._scene.prepared.declaration.watch.keep
+            forget_older(self._plan.steps, self._plan.run_dir, keep=keep)
         return done
 
     def _set_aside(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from modelyard.core.clock import stamp
 from modelyard.core.errors import RunBusy
@@ -23,26 +24,27 @@ from modelyard.lifecycle.watching.standing import Scene, Standing
 from modelyard.runs.directory import drive, open_run
 from modelyard.runs.execution import Outcome, judge
 
+#: Waits so many seconds; true as soon as a stop is asked for, as by a file that then is there.
+Pause = Callable[[float, Path], bool]
 _LOOK_S = 0.2
 
 
-def watch(
-    scene: Scene, *, every_s: float, rounds: int | None, pause: Callable[[float], bool]
-) -> Iterator[Round]:
+def watch(scene: Scene, *, every_s: float, rounds: int | None, pause: Pause) -> Iterator[Round]:
     """Take rounds until so many were taken, or a stop is asked for.
 
     Args:
         scene: What is watched.
         every_s: How long to wait between two.
         rounds: How many; None: without end.
-        pause: Waits so many seconds; true where a stop was asked for meanwhile.
+        pause: How that is waited.
 
     Raises:
         DocumentError, RunError: As `up`; also where another process watches the same run.
     """
     directory = begin(scene.yard, scene.prepared)
     try:
-        with held(directory.path / "watch.lock"):
+        with held(directory.watch_lock):
+            directory.cancel_path.unlink(missing_ok=True)
             taken = 0
             while True:
                 done = take_round(scene)
@@ -50,7 +52,7 @@ def watch(
                 taken += 1
                 if done.outcome is Outcome.CANCELLED or taken == rounds:
                     return
-                if pause(every_s):
+                if pause(every_s, directory.cancel_path):
                     yield Round(outcome=Outcome.CANCELLED, at=stamp(scene.clock()))
                     return
     except BlockingIOError as error:
@@ -59,14 +61,16 @@ def watch(
         ) from error
 
 
-def pause_unless(asked: Collection[str]) -> Callable[[float], bool]:
-    """A pause that ends as soon as something is in `asked`."""
+def pause_unless(asked: Collection[str]) -> Pause:
+    """A pause that ends as soon as something is in `asked`, or its file is there."""
 
-    def pause(seconds: float) -> bool:
+    def pause(seconds: float, cancel_path: Path) -> bool:
         deadline = time.monotonic() + seconds
-        while not asked and (left := deadline - time.monotonic()) > 0.0:
+        while not (stopped := bool(asked) or cancel_path.exists()):
+            if (left := deadline - time.monotonic()) <= 0.0:
+                break
             time.sleep(min(_LOOK_S, left))
-        return bool(asked)
+        return stopped
 
     return pause
 

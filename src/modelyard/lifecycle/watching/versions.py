@@ -1,13 +1,14 @@
 """Old versions of what steps left: set aside while a new one is made, and put back where that fails.
 
-`set_aside` of the runner names them `<name>.attempt-<n>`; here they are named alike. Both functions
-may be called again after a crash in their middle. A version that was put back is an attempt of its
+`set_aside` of the runner names them `<name>.attempt-<n>`; here they are named alike. All that is done
+here may be done again after a crash in its middle. A version that was put back is an attempt of its
 own in the journal, which ran nothing (`reason` "restored") and stands for the one whose files these are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,21 @@ def restored_drafts(item: StepProgress, name: RunName, *, attempt: int) -> list[
     ]
 
 
+def forget_older(steps: Sequence[Step], run_dir: str, *, keep: int) -> None:
+    """Delete what was set aside but the newest `keep` versions of each output; for when no ask is open."""
+    declared = {output.path for step in steps for output in step.outputs}
+    for step in steps:
+        for path in _within(step, run_dir):
+            for version in sorted(_versions(path), reverse=True)[keep:]:
+                old = _aside(path, version)
+                if str(old) in declared:
+                    continue
+                if old.is_dir() and not old.is_symlink():
+                    shutil.rmtree(old)
+                else:
+                    old.unlink()
+
+
 def is_restored(job: Job) -> bool:
     """Whether this attempt only put an older version back."""
     return job.report.reason == RESTORED
@@ -83,6 +99,15 @@ def _within(step: Step, run_dir: str) -> Iterator[Path]:
         path = Path(output.path)
         if path.is_relative_to(run_dir):
             yield path
+
+
+def _versions(path: Path) -> Iterator[int]:
+    """The attempts whose output was set aside beside a path."""
+    mark = f"{path.name}.attempt-"
+    for entry in path.parent.iterdir() if path.parent.is_dir() else ():
+        number = entry.name.removeprefix(mark)
+        if number != entry.name and number.isascii() and number.isdecimal():
+            yield int(number)
 
 
 def _aside(path: Path, attempt: int) -> Path:

@@ -115,7 +115,7 @@ def main() -> int:
     """One round over a yard at a time that is given; status 0 where the policy stands."""
     path, at = Path(sys.argv[1]), sys.argv[2]
     moment = datetime.fromisoformat(at)
-    rounds = list(watch(scene(path, clock=lambda: moment), every_s=1.0, rounds=1, pause=lambda _s: True))
+    rounds = list(watch(scene(path, clock=lambda: moment), every_s=1.0, rounds=1, pause=lambda *_: True))
     return 0 if rounds[-1].outcome in (Outcome.SUCCEEDED, Outcome.PARTIAL) else 1
 
 

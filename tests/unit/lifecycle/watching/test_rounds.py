@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,9 @@ from modelyard.core.locks import held
 from modelyard.lifecycle.watching.carrying import Round
 from modelyard.lifecycle.watching.rounds import foreseen, pause_unless, take_round, watch
 from modelyard.lifecycle.watching.standing import Scene
-from modelyard.runs.execution import Outcome
+from modelyard.runs.cancel import cancel_run
+from modelyard.runs.directory import open_run
+from modelyard.runs.execution import Outcome, open_backend
 from modelyard.verify.journal import verify_journal
 
 LATER = timedelta(days=8)
@@ -114,6 +118,30 @@ def test_a_training_that_fails_leaves_the_old_version_and_the_old_policy(
     assert yard.round(after=LATER + timedelta(days=1)).causes == (), "tried again for the same cause"
     (yard.folder / "bad-near").unlink()
     assert yard.round(after=LATER * 2).retrained == ("near",)
+
+
+def test_old_versions_are_kept_as_far_as_is_declared(watched: Callable[..., Watched]) -> None:
+    yard = watched(watch={"keep": 2})
+    models = yard.run_dir / "models" / "near"
+    for name in ("model.attempt-x", "model.attempt-", "others.attempt-1"):
+        (models / name).touch()
+    for times in range(1, 5):
+        assert yard.round(after=LATER * times).retrained == ("near",)
+    left = sorted(path.name for path in models.iterdir() if path.name.startswith("model"))
+    assert left == ["model", "model.attempt-", "model.attempt-3", "model.attempt-4", "model.attempt-x"]
+    assert (yard.read("models/near/model"), yard.read("models/near/model.attempt-3")) == ("5\n", "3\n")
+    assert (models / "others.attempt-1").exists()
+    (yard.folder / "bad-near").touch()
+    assert yard.round(after=LATER * 5).failed and yard.read("models/near/model") == "5\n"
+
+
+def test_without_any_kept_a_failure_still_falls_back(watched: Callable[..., Watched]) -> None:
+    yard = watched(watch={"keep": 0})
+    yard.round(after=LATER)
+    (yard.folder / "bad-pool").touch()
+    assert yard.round(after=LATER * 2).failed
+    assert yard.read("models/near/model") == "2\n" and "2\n" in yard.read("policy.json")
+    assert not list(yard.run_dir.glob("**/*.attempt-*"))
 
 
 def test_a_forecast_that_fails_takes_its_new_model_back(watched: Callable[..., Watched]) -> None:
@@ -258,7 +286,7 @@ def test_the_watch_ends_after_its_rounds_or_when_asked(watched: Callable[..., Wa
     yard = watched()
     waits: list[float] = []
 
-    def pause(seconds: float) -> bool:
+    def pause(seconds: float, _cancel: Path) -> bool:
         waits.append(seconds)
         return len(waits) == 2
 
@@ -271,9 +299,26 @@ def test_the_watch_ends_after_its_rounds_or_when_asked(watched: Callable[..., Wa
 def test_a_run_is_watched_by_one(watched: Callable[..., Watched]) -> None:
     yard = watched()
     with held(yard.run_dir / "watch.lock"), pytest.raises(RunBusy, match="watches this run"):
-        next(watch(yard.scene, every_s=1.0, rounds=1, pause=lambda _s: True))
+        next(watch(yard.scene, every_s=1.0, rounds=1, pause=lambda *_: True))
 
 
-def test_a_pause_ends_with_the_first_signal() -> None:
-    assert pause_unless(["SIGTERM"])(3600.0)
-    assert not pause_unless([])(0.01)
+def test_a_pause_ends_with_the_first_signal_or_its_file(tmp_path: Path) -> None:
+    assert pause_unless(["SIGTERM"])(3600.0, tmp_path / "cancel")
+    assert not pause_unless([])(0.01, tmp_path / "cancel")
+    (tmp_path / "cancel").touch()
+    assert pause_unless([])(3600.0, tmp_path / "cancel")
+    assert pause_unless([])(0.0, tmp_path / "cancel"), "asked for in the last moment of the pause"
+
+
+def test_cancel_ends_a_watch_that_sleeps(watched: Callable[..., Watched]) -> None:
+    yard = watched()
+    directory = open_run(yard.run_dir)
+    directory.cancel_path.touch()  # an old request counts no more
+    rounds = watch(yard.scene, every_s=3600.0, rounds=None, pause=pause_unless([]))
+    assert next(rounds).outcome is Outcome.SUCCEEDED
+    with ThreadPoolExecutor(1) as pool:
+        backend = partial(open_backend, yard.scene.options, directory.jobs_dir)
+        cancelled = pool.submit(cancel_run, yard.scene.yard, directory, backend)
+        assert [done.outcome for done in rounds] == [Outcome.CANCELLED]
+        assert cancelled.result(timeout=60.0) == 0
+    assert yard.round().causes == ()
