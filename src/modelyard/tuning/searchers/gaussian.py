@@ -47,6 +47,10 @@ _MOST_VALUES = 20
 #: a model believes in nothing between two trials.
 _VALUES, _LABELS = (-7.0, 3.0), (-2.3, 0.5)
 _RESTARTS, _RAW = 8, 512
+#: A fit in a space with conditions ends after so many steps: where two choices seem to be wholly unlike, the
+#: likelihood of a few trials goes on growing a little for hundreds, which took most of a search's time.
+#: Elsewhere the last steps count (ten times the regret on two of two seeds of Hartmann's function).
+_STEPS = 100
 
 
 class NoModel(Exception):  # noqa: N818  (the case it names)
@@ -101,8 +105,10 @@ def highest(
     return found
 
 
-def chances(dimensions: Sequence[Dimension], trials: Known) -> list[BatchedMultiOutputGPyTorchModel]:
-    """Models that are above 0 where trials end well, and where each constraint holds.
+def chances(
+    dimensions: Sequence[Dimension], trials: Known, *, steps: int | None = None
+) -> list[BatchedMultiOutputGPyTorchModel]:
+    """Models, fitted in so many steps at most, that are above 0 where trials end well, or a constraint holds.
 
     As long as no trial keeps the constraints there is nothing else to go by, and trials that run count for
     these models as if they had ended as the models think: there nothing more is to be learnt.
@@ -110,14 +116,21 @@ def chances(dimensions: Sequence[Dimension], trials: Known) -> list[BatchedMulti
     models: list[BatchedMultiOutputGPyTorchModel] = []
     if trials.failed:
         ends = [1.0] * len(trials.complete) + [-1.0] * len(trials.failed)
-        models.append(fitted(dimensions, [*trials.complete, *trials.failed], ends, noise=_LABELS))
+        models.append(
+            fitted(dimensions, [*trials.complete, *trials.failed], ends, noise=_LABELS, steps=steps)
+        )
     width = max((len(trial.excess) for trial in trials.complete), default=0)
     measured = [trial for trial in trials.complete if len(trial.excess) == width]
     kept = [[-trial.excess[i] for trial in measured] for i in range(width)]
-    models += [fitted(dimensions, measured, values) for values in kept]
+    models += [fitted(dimensions, measured, values, steps=steps) for values in kept]
     if trials.feasible or not trials.running:
         return models
     return [_as_if_ended(model, places(dimensions, trials.running)) for model in models]
+
+
+def most_steps(conditions: Conditions | None) -> int | None:
+    """The most steps of a fit; None: as many as it takes."""
+    return None if conditions is None else _STEPS
 
 
 def fitted(

@@ -26,14 +26,19 @@ from torch import Tensor
 
 from modelyard.tuning.dimensions import Dimension
 from modelyard.tuning.searchers.conditions import Conditions
-from modelyard.tuning.searchers.gaussian import Known, Promise, chances, fitted, highest, known, places
+from modelyard.tuning.searchers.gaussian import (
+    Known,
+    Promise,
+    chances,
+    fitted,
+    highest,
+    known,
+    most_steps,
+    places,
+)
 from modelyard.tuning.searchers.warping import ranked, tamed
 from modelyard.tuning.trial import Trial
 
-#: A fit in a space with conditions ends after so many steps: where two choices seem to be wholly unlike, the
-#: likelihood of a few trials goes on growing a little for hundreds, which took most of a search's time.
-#: Elsewhere the last steps count (ten times the regret on two of two seeds of Hartmann's function).
-_STEPS = 100
 _SAMPLES, _SAMPLES_OF_SEVERAL = 128, 64
 
 
@@ -43,7 +48,7 @@ class Modelled:
 
     # What a process is shown of them.
     shown: Callable[[Sequence[float]], list[float]]
-    # The most steps of its fit.
+    # The most steps of a fit.
     steps: int | None
 
 
@@ -64,8 +69,7 @@ def most_promising(
     Raises:
         NoModel: The numbers allow none.
     """
-    shown, steps = ranked if by_rank else tamed, None if conditions is None else _STEPS
-    modelled = Modelled(shown=shown, steps=steps)
+    modelled = Modelled(shown=ranked if by_rank else tamed, steps=most_steps(conditions))
     return highest(
         lambda: _promise(dimensions, known(trials), signs, modelled),
         dimensions, seed=seed, conditions=conditions,
@@ -75,11 +79,11 @@ def most_promising(
 def _promise(
     dimensions: Sequence[Dimension], trials: Known, signs: Sequence[float], modelled: Modelled
 ) -> Promise:
-    weights = chances(dimensions, trials)
+    weights = chances(dimensions, trials, steps=modelled.steps)
     if not trials.feasible:
         return Promise(weights[0], None, weights)
     if len(signs) > 1:
-        return Promise(*_of_several(dimensions, trials, signs), weights)
+        return Promise(*_of_several(dimensions, trials, signs, modelled.steps), weights)
     return Promise(*_of_one(dimensions, trials, signs[0], modelled), weights)
 
 
@@ -98,14 +102,14 @@ def _of_one(
 
 
 def _of_several(
-    dimensions: Sequence[Dimension], trials: Known, signs: Sequence[float]
+    dimensions: Sequence[Dimension], trials: Known, signs: Sequence[float], steps: int | None
 ) -> tuple[Model, AcquisitionFunction]:
     rows = [[-sign * _value(t, i) for i, sign in enumerate(signs)] for t in trials.feasible]
     values = torch.tensor(rows, dtype=torch.double)
     front = values[is_non_dominated(values)]
     least = front.min(dim=0).values.tolist()  # what is on the front is not bad, however far away
     columns = [tamed(values[:, i].tolist(), least=least[i]) for i in range(len(signs))]
-    model = ModelListGP(*(fitted(dimensions, trials.feasible, column) for column in columns))
+    model = ModelListGP(*(fitted(dimensions, trials.feasible, column, steps=steps) for column in columns))
     # BoTorch would compile a faster kernel here, under a lock that a killed process leaves behind: every
     # later search would wait for it without end.
     logei._load_attempted = True

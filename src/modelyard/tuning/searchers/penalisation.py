@@ -24,7 +24,16 @@ from torch import Tensor
 
 from modelyard.tuning.dimensions import Dimension
 from modelyard.tuning.searchers.conditions import Conditions
-from modelyard.tuning.searchers.gaussian import Known, Promise, chances, fitted, highest, known, places
+from modelyard.tuning.searchers.gaussian import (
+    Known,
+    Promise,
+    chances,
+    fitted,
+    highest,
+    known,
+    most_steps,
+    places,
+)
 from modelyard.tuning.searchers.warping import tamed
 from modelyard.tuning.trial import Trial
 
@@ -49,17 +58,21 @@ def least_crowded(
     Raises:
         NoModel: The numbers allow none.
     """
+    steps = most_steps(conditions)
     return highest(
-        lambda: _promise(dimensions, known(trials), sign, kappa), dimensions, seed=seed, conditions=conditions
-    )
+        lambda: _promise(dimensions, known(trials), sign, kappa=kappa, steps=steps),
+        dimensions, seed=seed, conditions=conditions,
+    )  # fmt: skip
 
 
-def _promise(dimensions: Sequence[Dimension], trials: Known, sign: float, kappa: float) -> Promise:
-    weights = chances(dimensions, trials)
+def _promise(
+    dimensions: Sequence[Dimension], trials: Known, sign: float, *, kappa: float, steps: int | None
+) -> Promise:
+    weights = chances(dimensions, trials, steps=steps)
     if not trials.feasible:
         return Promise(weights[0], None, weights)
     values = _standardised(tamed([-sign * (trial.value or 0.0) for trial in trials.feasible]))
-    model = fitted(dimensions, trials.feasible, values)
+    model = fitted(dimensions, trials.feasible, values, steps=steps)
     crowd = [*trials.running, *trials.failed]
     penalty = Penalty(model, places(dimensions, crowd), dimensions, best=max(values)) if crowd else None
     return Promise(model, PenalisedBound(model, penalty, kappa=kappa), weights)
