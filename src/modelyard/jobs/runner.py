@@ -97,10 +97,12 @@ class Runner:
         while True:
             self._harvest()
             self._heed_stop()
-            self._grow()
+            grown = self._grow()
             self._skip_hopeless()
             self._launch_ready()
             self._flush()
+            if grown:  # there may be more at once
+                continue
             if not self._active and not self._pending():
                 if not self._grow():
                     break

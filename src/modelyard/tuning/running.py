@@ -26,12 +26,14 @@ from modelyard.tuning.metrics.watching import Watch
 from modelyard.tuning.others import Others
 from modelyard.tuning.result import best_trial
 from modelyard.tuning.search import Hooks, Search
-from modelyard.tuning.study import Study
+from modelyard.tuning.study import Noted, Study
 from modelyard.tuning.trial import Ended, Objective, Proposal, Trial, TrialState
 from modelyard.tuning.workload import METRICS_FILE, Attempt
 
 #: What a trial keeps that was told to end early: the reason, and whether it counts as failed.
 _STOPPED = "stopped"
+#: Trials that are proposed within this time are launched together.
+_GATHERING_S = 0.1
 #: The note of a trial that is tried because it was among the best of an earlier study: study/number.
 EARLIER = "earlier"
 
@@ -137,13 +139,16 @@ class RunningTrials:
         return news or bool(asked())
 
     def grow(self) -> Sequence[Step]:
-        """Settle what has ended, and propose while there is room."""
+        """Settle what has ended, and propose while there is room; a slow proposal keeps no other waiting."""
         self._others.beat()
         self.settle_ended()
         if time.monotonic() >= self._deadline:
             self.closing = self.closing or "budget"
         steps: list[Step] = []
+        until = time.monotonic() + _GATHERING_S
         while not self.closing and not self.runner.stopped and len(self._open) < self._limits.parallel:
+            if steps and time.monotonic() > until:
+                break
             trial = self._propose()
             if trial is None:
                 break
@@ -217,16 +222,16 @@ class RunningTrials:
             and self.runner.progress[own.step.name].status is StepStatus.RUNNING
             and not self.runner.progress[own.step.name].ending
         ]
-        trials = list(self._study.trials()) if due else []
+        noted = self._study.noted() if due else ()
+        trials = [trial for trial, _ in noted]
         for number in due:
             self._open[number].looked = now
-            self._look(number, trials)
+            self._look(number, trials, noted[number][1].get(_STOPPED))
 
-    def _look(self, number: int, trials: list[Trial]) -> None:
+    def _look(self, number: int, trials: list[Trial], stopped: Mapping[str, Any] | None) -> None:
         """Take over what a trial has reported; stop it where it is not worth more."""
         own = self._open[number]
         item = self.runner.progress[own.step.name]
-        stopped = self._study.attributes(number).get(_STOPPED)
         if stopped is not None:  # by a driver that was killed before the job had ended
             self.runner.end_early(own.step.name, stopped["why"])
             return
@@ -291,7 +296,7 @@ class RunningTrials:
     def _settle(self, number: int, own: _Open, item: StepProgress) -> None:
         """Record how a trial ended."""
         failpoint("tuner.before_tell")
-        ended = self._how_it_ended(number, own, item)
+        ended = self._how_it_ended(number, own, item, self._study.noted())
         why = scrubbed(ended.why, self.hidden)  # it may quote what the command printed
         if not self._study.tell(number, replace(ended, why=why)):
             return
@@ -302,13 +307,13 @@ class RunningTrials:
         self._hooks.ended(trials[number], best_trial(trials, self._search.objectives[0]))
         self._close_if_done(trials)
 
-    def _how_it_ended(self, number: int, own: _Open, item: StepProgress) -> Ended:
-        last = item.last
+    def _how_it_ended(self, number: int, own: _Open, item: StepProgress, noted: Noted) -> Ended:
+        last, trials = item.last, [trial for trial, _ in noted]
         key = last.key if last is not None else ""
-        stopped = self._study.attributes(number).get(_STOPPED)
+        stopped = noted[number][1].get(_STOPPED)
         well = item.status is StepStatus.SUCCEEDED
         if stopped is None and last is not None and last.native_id:
-            stopped = self._last_look(number, own, item, ended_well=well)
+            stopped = self._last_look(number, own, item, trials)
         if stopped is not None:
             state, cause = (TrialState.FAILED, "diverged") if stopped["failed"] else (TrialState.PRUNED, "")
             return Ended(state=state, why=stopped["why"], cause=cause, attributes={"job": key})
@@ -316,19 +321,19 @@ class RunningTrials:
             native = last.native_id if last is not None else ""
             cause = self._backend.explain(native, last.report).cause if last is not None and native else ""
             return Ended(state=TrialState.FAILED, why=item.note, cause=cause, attributes={"job": key})
-        return self._measured(number, own, job=key)
+        return self._measured(trials[number], own, job=key)
 
-    def _last_look(self, number: int, own: _Open, item: StepProgress, *, ended_well: bool) -> Any:
+    def _last_look(self, number: int, own: _Open, item: StepProgress, trials: list[Trial]) -> Any:
         """Read what came last; what the trial would have been stopped for counts though it has ended."""
+        ended_well = item.status is StepStatus.SUCCEEDED
         points = self._watch(number, own, item).look(ended_well=ended_well)
         if not ended_well:
             self._study.report(number, dict(points))
-        elif points and self._taken_over(number, points, list(self._study.trials())):
+        elif points and self._taken_over(number, points, trials):
             return self._study.attributes(number)[_STOPPED]
         return None
 
-    def _measured(self, number: int, own: _Open, *, job: str) -> Ended:
-        trial = self._study.trial(number)
+    def _measured(self, trial: Trial, own: _Open, *, job: str) -> Ended:
         values = self._hooks.measured(trial, job)
         cause = "metric"
         if values is None:

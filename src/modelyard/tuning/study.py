@@ -6,6 +6,7 @@ What an optimiser does not need stands in user attributes, so that Optuna's own 
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ _OPENINGS, _OPENING_S = 6, 0.05
 _LARGEST_STEP = 2**31 - 1
 #: What a trial's user attributes hold of a proposal.
 _KEPT = ("source", "budget", "parent", "notes")
+#: Trials by number, each with what `Study.note` kept of it.
+Noted = tuple[tuple[Trial, Mapping[str, Any]], ...]
 
 
 class Study:
@@ -79,6 +82,10 @@ class Study:
         """All trials by number."""
         return tuple(self._read(frozen) for frozen in self._frozen())
 
+    def noted(self) -> Noted:
+        """All trials by number, from one reading."""
+        return tuple((self._read(frozen), frozen.user_attrs) for frozen in self._frozen())
+
     def trial(self, number: int) -> Trial:
         """One trial."""
         return self._read(self._one(number))
@@ -93,8 +100,11 @@ class Study:
             distributions=self._distributions,
             user_attrs={**attrs, "driver": driver, "assignments": dict(assignments)},
         )  # fmt: skip
-        self._study.add_trial(template)
-        return self.trials()[-1]
+        storage = self._study._storage
+        trial_id = storage.create_new_trial(self._study._study_id, template_trial=template)
+        trial = self._read(storage.get_trial(trial_id))
+        self._ids[trial.number] = trial_id
+        return trial
 
     def attributes(self, number: int) -> Mapping[str, Any]:
         """What `note` kept of a trial, by name."""
@@ -102,9 +112,19 @@ class Study:
         return attributes
 
     def note(self, number: int, **attributes: Any) -> None:
-        """Keep JSON values with a trial."""
-        for name, value in attributes.items():
-            self._storage.set_trial_user_attr(self._id(number), name, value)
+        """Keep JSON values with a trial that has not ended, all in one transaction; later ones replace."""
+        import sqlalchemy
+        from optuna.storages._rdb.models import TrialUserAttributeModel as Stored
+
+        trial_id = self._id(number)
+        rows = [
+            {"trial_id": trial_id, "key": name, "value_json": json.dumps(value)}
+            for name, value in attributes.items()
+        ]
+        old = sqlalchemy.delete(Stored).where(Stored.trial_id == trial_id, Stored.key.in_(list(attributes)))
+        with self._storage.engine.begin() as connection:
+            connection.execute(old)
+            connection.execute(sqlalchemy.insert(Stored), rows)
 
     def report(self, number: int, points: Mapping[int, float]) -> None:
         """Keep values of a running trial's curve by step, all in one transaction; later ones replace.

@@ -408,6 +408,18 @@ def test_steps_are_taken_in_at_every_look_until_there_are_none(journal):
     assert seen.index(("b", "WAITING")) < seen.index(("b", "RUNNING"))
 
 
+def test_what_has_grown_is_launched_and_more_is_asked_for_without_a_pause(journal):
+    backend, told = Scheduler({}, slots=3), []
+    batches = growing((step("a"),), (step("b"),), (step("c"),))
+
+    def grow():
+        told.append(len(backend.jobs))
+        return batches()
+
+    drive(plan_of(), backend, journal, grow=grow, settled=lambda: told.append("waits"))
+    assert told[: told.index("waits")] == [0, 1, 2, 3]
+
+
 def test_grow_is_asked_when_the_ends_before_it_are_on_record(journal):
     ended, known = set(), []
 

@@ -87,6 +87,24 @@ def jobs(yard, name="one"):
     ]  # fmt: skip
 
 
+# -- proposing -----------------------------------------------------------------------------------------
+
+
+def test_a_trial_does_not_wait_for_a_slow_proposal_of_the_next(tune, tmp_path):
+    """The hook stands for a searcher that takes its time."""
+    proposed = []
+
+    def slowly(_trial):
+        time.sleep(1.0)
+        proposed.append(time.time())
+
+    text = "open('begun', 'a').write(f'{time.time()}\\n')\nprint('epoch 1 loss:', x)"
+    hooks = Hooks(proposed=slowly)
+    tune(command=script(tmp_path, text), space=X, metric="loss", trials=3, parallel=3, hooks=hooks)
+    begun = sorted(map(float, (tmp_path / "begun").read_text().split()))
+    assert len(begun) == 3 and begun[0] < proposed[1] and begun[1] < proposed[2]
+
+
 # -- secrets -------------------------------------------------------------------------------------------
 
 #: What a training prints of a secret, and the reason that is then told: an error, a line with no sure value.
