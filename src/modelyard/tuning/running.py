@@ -108,16 +108,16 @@ class RunningTrials:
         """The trials that nobody looks after: those of drivers that have ended."""
         if self.closing or self.runner.stopped or len(self._open) >= self._limits.parallel:
             return ()
-        orphans = [trial for trial in self._study.trials() if self._is_orphan(trial)]
-        if not orphans:
+        if not self._orphans():
             return ()
-        taken = []
         with self._study.alone():
-            for trial in orphans[: self._limits.parallel - len(self._open)]:
-                if self._is_orphan(trial):
-                    self._study.note(trial.number, driver=self._others.driver)
-                    taken.append(trial)
+            taken = self._orphans()[: self._limits.parallel - len(self._open)]
+            for trial in taken:
+                self._study.note(trial.number, driver=self._others.driver)
         return [self._begin(trial) for trial in taken]
+
+    def _orphans(self) -> list[Trial]:
+        return [trial for trial in self._study.trials() if self._is_orphan(trial)]
 
     def _is_orphan(self, trial: Trial) -> bool:
         if trial.state.final or trial.number in self._open:

@@ -112,18 +112,25 @@ class Study:
         return attributes
 
     def note(self, number: int, **attributes: Any) -> None:
-        """Keep JSON values with a trial that has not ended, all in one transaction; later ones replace."""
+        """Keep JSON values with a trial, all in one transaction; later ones replace.
+
+        Raises:
+            optuna.exceptions.UpdateFinishedTrialError: The trial has ended, and its values stand.
+        """
         import sqlalchemy
+        from optuna.storages._rdb.models import TrialModel
         from optuna.storages._rdb.models import TrialUserAttributeModel as Stored
 
         trial_id = self._id(number)
+        state = sqlalchemy.select(TrialModel.state).where(TrialModel.trial_id == trial_id).with_for_update()
         rows = [
             {"trial_id": trial_id, "key": name, "value_json": json.dumps(value)}
             for name, value in attributes.items()
         ]
         old = sqlalchemy.delete(Stored).where(Stored.trial_id == trial_id, Stored.key.in_(list(attributes)))
         with self._storage.engine.begin() as connection:
-            connection.execute(old)
+            connection.execute(old)  # from here on nobody else writes
+            self._storage.check_trial_is_updatable(trial_id, connection.execute(state).scalar_one())
             connection.execute(sqlalchemy.insert(Stored), rows)
 
     def report(self, number: int, points: Mapping[int, float]) -> None:

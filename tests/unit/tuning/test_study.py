@@ -162,6 +162,18 @@ def test_notes_and_what_a_study_remembers_are_json(study):
     assert study().remembered("nothing") is None
 
 
+def test_a_later_note_replaces_and_the_notes_of_a_trial_that_has_ended_stand(study):
+    own = study()
+    number = added(own).number
+    own.note(number, driver="yard:1", why="first")
+    own.note(number, why="second", cause="")
+    own.tell(number, Ended(state=TrialState.FAILED, why="third"))
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        own.note(number, why="fourth", late=1)
+    attributes = study().attributes(number)
+    assert (attributes["driver"], attributes["why"]) == ("yard:1", "third") and "late" not in attributes
+
+
 def test_a_driver_is_heard_of_by_whoever_opens_the_study(study):
     """By the database's clock, which all have in common."""
     one = study()
