@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tao", help="an interpreter with nvidia-tao-automl")
-    parser.add_argument("--syne", help="an interpreter with syne-tune and scikit-learn")
+    parser.add_argument("--syne", help="an interpreter with syne-tune, scikit-learn and pyyaml")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
     peers = {"modelyard": ours, "modelyard, tpe": ours_tpe}
