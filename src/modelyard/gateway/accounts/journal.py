@@ -19,6 +19,7 @@ from pathlib import Path
 
 from modelyard.core.errors import GatewayError
 from modelyard.core.failpoints import failpoint
+from modelyard.core.locks import is_held
 from modelyard.gateway.accounts.records import RequestRecord, line_of
 
 FOLDER = "requests"
@@ -130,17 +131,7 @@ def journal_files(folder: Path) -> Iterator[JournalFile]:
 
 def is_written(file: JournalFile) -> bool:
     """Whether a living worker may still append to a file; one that is gone is not written."""
-    try:
-        descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return is_held(file.path)
 
 
 def remove_unnamed(folder: Path, now_s: float) -> None:
